@@ -57,6 +57,9 @@ typedef struct apmw_engine_config {
     double acceptance_length;
     uint64_t seed;
     bool plain; /* the step-by-step oracle */
+    /* TRT-LLM (GUARANTEED_NO_EVICT): output tokens for which KV is reserved at admission when the request declares
+     * no max_tokens; 0 = no reservation (then KV may run out, and the last admitted sequence is preempted). */
+    int64_t reserve_output_tokens;
 } apmw_engine_config;
 
 typedef struct apmw_request apmw_request;
@@ -66,6 +69,7 @@ struct apmw_request {
     apmw_stream stream;         /* content of the prompt: positions [0, n_prompt) of this stream */
     bool output_kept;           /* generated tokens continue the stream (a later prompt may hit them) */
     int rank_hint;              /* router's choice of rank, -1 = engine chooses (fewest tokens held) */
+    int64_t max_tokens;         /* output cap that the client declares; policies may see it; 0 = none declared */
     /* called once, in a terminal state, at the client's time of the last token */
     void (*on_done)(apmw_request *request, void *self, apmw_time now);
     void *self;
@@ -81,8 +85,11 @@ void apmw_engine_free(apmw_engine *engine);
 /* At des time `now` the request is submitted. The request stays owned by the caller and must live until
  * on_done. record.submitted is set to now. */
 void apmw_engine_submit(apmw_engine *engine, apmw_request *request);
-/* Router's view: requests waiting + running, and tokens of KV held; rank -1 = whole engine. */
+/* Router's view: requests submitted and not ended, and the sum of their prompt tokens (with the tokens that a
+ * preempted one had produced); rank -1 = whole engine. A rank counts a request from the moment its rank is known:
+ * at submission with a rank hint, else when it reaches the scheduler. */
 int64_t apmw_engine_load(const apmw_engine *engine, int rank);
+int64_t apmw_engine_tokens(const apmw_engine *engine, int rank);
 int64_t apmw_engine_match(const apmw_engine *engine, int rank, apmw_stream stream, int64_t n_prompt);
 int apmw_engine_ranks(const apmw_engine *engine);
 /* KV counters of one rank. */
