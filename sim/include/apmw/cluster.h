@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* A deployment in simulated time: replicas (engines) behind a router, a load driver, observers, power books. One
+ * apmw_sim owns everything and runs in one thread; the same inputs and seed give the same bytes. */
+#ifndef APMW_CLUSTER_H
+#define APMW_CLUSTER_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "apmw/engine.h"
+#include "apmw/records.h"
+#include "apmw/status.h"
+#include "apmw/trace.h"
+
+typedef struct apmw_sim apmw_sim;
+
+/* A load driver. start is called once at time 0; it schedules on apmw_sim_des and submits requests. Requests are
+ * owned by the driver; their on_done is set by the driver. */
+typedef struct apmw_workload {
+    void *self;
+    apmw_status (*start)(void *self, apmw_sim *sim, apmw_error *err);
+    void (*free)(void *self);
+} apmw_workload;
+
+typedef enum apmw_routing {
+    APMW_ROUTING_AFFINITY,     /* an agent stays with the replica (and rank) of its first request, least loaded then */
+    APMW_ROUTING_ROUND_ROBIN,
+    APMW_ROUTING_LEAST_LOADED,
+    APMW_ROUTING_KV_AWARE      /* longest match, least loaded among equals */
+} apmw_routing;
+
+typedef struct apmw_sim_config {
+    const apmw_engine_config *engines; /* n_engines replicas; .streams is filled by the sim */
+    size_t n_engines;
+    apmw_routing routing;
+    uint64_t seed;
+} apmw_sim_config;
+
+/* The workload is owned by the sim from now on, even on failure. Probes are borrowed. */
+apmw_status apmw_sim_create(const apmw_sim_config *config, apmw_workload workload, const apmw_probe *const *probes,
+                            size_t n_probes, apmw_sim **out, apmw_error *err);
+void apmw_sim_free(apmw_sim *sim);
+/* Runs until no event is left, `until`, or apmw_sim_stop. Then calls on_end of the probes. */
+apmw_status apmw_sim_run(apmw_sim *sim, apmw_time until, apmw_error *err);
+void apmw_sim_stop(apmw_sim *sim);
+apmw_des *apmw_sim_des(apmw_sim *sim);
+apmw_streams *apmw_sim_streams(apmw_sim *sim);
+/* Routes and submits now. record.agent is the session for affinity. */
+void apmw_sim_submit(apmw_sim *sim, apmw_request *request);
+size_t apmw_sim_engines(const apmw_sim *sim);
+apmw_engine *apmw_sim_engine(apmw_sim *sim, size_t i);
+
+/* Load driver of the measured serving points (InferenceX client): `slots` requests in flight, n_requests in all, all
+ * slots start at time 0, the next request `gap_ns` after one ends; input and output lengths uniform on
+ * [int(ratio * L), L] with numpy's RandomState(seed).randint, all inputs first. No shared prefix. */
+typedef struct apmw_fixed_loop {
+    int64_t slots, n_requests;
+    int64_t isl, osl;
+    double ratio;        /* 1 = exact lengths */
+    uint32_t seed;
+    apmw_time gap_ns;
+} apmw_fixed_loop;
+apmw_status apmw_workload_fixed_loop(const apmw_fixed_loop *config, apmw_workload *out, apmw_error *err);
+
+/* Closed-loop agents that replay trajectories one after another (AgentPerf): agent i starts at i * spawn_interval,
+ * its first trajectory at a random turn 0..max_start_offset, and takes the next trajectory when one ends. Each play
+ * is salted: it never hits another's KV, nor another play of itself; with share_global the tools-and-system prefix of
+ * the trajectory's group is shared across agents. */
+typedef struct apmw_agents {
+    const apmw_trace *trace;   /* borrowed */
+    int64_t n_agents;
+    apmw_time spawn_interval_ns;
+    int max_start_offset;
+    int64_t max_output_tokens; /* 0 = as recorded */
+    bool share_global;
+    bool output_cached;        /* generated tokens stay findable where the trace says they recur (shared_out) */
+    int64_t max_context;       /* a trajectory ends before the first turn whose prompt + output exceed it; 0 = none */
+    double delay_scale;        /* on tool delays, 1 = as recorded */
+    uint64_t seed;             /* order of trajectories and start offsets */
+    int64_t plays_per_agent;   /* stop an agent after so many trajectories; 0 = endless */
+} apmw_agents;
+apmw_status apmw_workload_agents(const apmw_agents *config, apmw_workload *out, apmw_error *err);
+
+#endif
