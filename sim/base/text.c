@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "apmw/text.h"
+
+#include <ctype.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Levenshtein distance, letters compared without case; names longer than this are never near. */
+enum { NEAR_LENGTH = 128 };
+
+static size_t edit_distance(const char *a, size_t n, const char *b, size_t m)
+{
+    size_t row[NEAR_LENGTH + 1];
+    for (size_t j = 0; j <= m; j++)
+        row[j] = j;
+    for (size_t i = 1; i <= n; i++) {
+        size_t diagonal = row[0];
+        row[0] = i;
+        for (size_t j = 1; j <= m; j++) {
+            bool same = tolower((unsigned char)a[i - 1]) == tolower((unsigned char)b[j - 1]);
+            size_t best = diagonal + !same;
+            if (row[j] + 1 < best)
+                best = row[j] + 1;
+            if (row[j - 1] + 1 < best)
+                best = row[j - 1] + 1;
+            diagonal = row[j];
+            row[j] = best;
+        }
+    }
+    return row[m];
+}
+
+const char *apmw_near(const char *name, const char *const *names, size_t n)
+{
+    size_t length = strlen(name);
+    if (length == 0 || length > NEAR_LENGTH)
+        return NULL;
+    size_t limit = length / 3 > 2 ? length / 3 : 2;
+    const char *best = NULL;
+    size_t best_distance = limit + 1;
+    for (size_t i = 0; i < n; i++) {
+        size_t other = strlen(names[i]);
+        if (other > NEAR_LENGTH || other + limit < length || length + limit < other)
+            continue;
+        size_t distance = edit_distance(name, length, names[i], other);
+        /* Two short names that share nothing are within two edits; that is no near miss. */
+        if (distance < best_distance && distance < (length > other ? length : other)) {
+            best = names[i];
+            best_distance = distance;
+        }
+    }
+    return best;
+}
+
+bool apmw_copy(char *out, size_t size, const char *text)
+{
+    size_t n = strlen(text);
+    bool fits = n < size;
+    if (size == 0)
+        return false;
+    if (!fits)
+        n = size - 1;
+    memcpy(out, text, n);
+    out[n] = '\0';
+    return fits;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+double apmw_quantile_sorted(const double *values, size_t n, double q)
+{
+    APMW_CHECK(q >= 0 && q <= 1);
+    if (n == 0)
+        return (double)NAN;
+    double at = q * (double)(n - 1);
+    size_t below = (size_t)at;
+    if (below >= n - 1)
+        return values[n - 1];
+    double t = at - (double)below;
+    double low = values[below], high = values[below + 1];
+    if (low == high || t == 0)
+        return low; /* also keeps equal infinities from becoming NaN */
+    /* numpy interpolates from the nearer end, so that the result is exact at both. */
+    return t < 0.5 ? low + (high - low) * t : high - (high - low) * (1 - t);
+}
+
+double apmw_quantile(double *values, size_t n, double q)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (isnan(values[i]))
+            return (double)NAN; /* a sample with an unknown value has no known quantile */
+    }
+    if (n > 1)
+        qsort(values, n, sizeof *values, by_value);
+    return apmw_quantile_sorted(values, n, q);
+}
