@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "apmw/buf.h"
+
 #define SCHEMA "apmw.result"
 enum { VERSION = 1 };
 

@@ -99,8 +99,9 @@ typedef struct apmw_verdict {
 /* The verdict of an ended phase on a tier; any number of tiers may be asked. APMW_E_NOMEM only. */
 apmw_status apmw_phase_verdict(apmw_phase *phase, const apmw_tier *tier, apmw_verdict *out, apmw_error *err);
 
-/* Early answer while the phase still runs: true when so many measured requests already miss the tier that it cannot
- * pass unless more than `growth` times as many follow. Never true for a phase that would pass with growth large. */
+/* Early answer while the phase still runs: of at least min_requests measured ones, more than `slack` times the share
+ * that a criterion allows have missed it (P25 allows a quarter, P95 a twentieth). A search may end such a trial as failed;
+ * a result that is reported comes from whole phases. */
 bool apmw_phase_hopeless(const apmw_phase *phase, const apmw_tier *tier, int64_t min_requests, double slack);
 
 #endif
