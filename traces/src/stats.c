@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Statistics of a trace.
+ *
+ * Distributions are over the main line (lane 0), as published statistics of agent traces are; totals and hit rates
+ * are over every turn, since a server sees them all.
+ *   turns     main-line turns of a trajectory        isl, osl  prompt and output tokens of a turn
+ *   last_isl  prompt of the last main-line turn      delay_s   before each turn but the first, seconds
+ *   uncached  tokens of each turn but the first that an infinite cache must compute
+ *   growth    prompt tokens added by a clean append: the prompt grows and at most its last two blocks (64 tokens at
+ *             least) differ from the previous one. Compactions and prefix edits have no growth.
+ *
+ * Infinite cache: nothing is evicted, only whole blocks are kept. A turn hits floor(shared / block) * block tokens,
+ * where shared is what it has in common with its parent. No longer match exists elsewhere in the trajectory, because
+ * what follows the shared part is new by definition. Of an output, the last token is never cached: its keys and
+ * values would be computed by the next pass, which does not come. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "apmw/text.h"
+#include "apmw/time.h"
+#include "private.h"
+
+typedef struct sample {
+    double *values;
+    size_t n;
+} sample;
+
+enum { TURNS, ISL, OSL, DELAY, GROWTH, UNCACHED, LAST_ISL, N_SAMPLES };
+
+/* Longest prefix of each shared group that earlier trajectories have brought into the cache. */
+typedef struct group {
+    int32_t id;
+    int64_t cached;
+} group;
+
+static int64_t floor_to(int64_t tokens, int64_t block)
+{
+    return tokens / block * block;
+}
+
+static int64_t smaller(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static void push(sample *s, double value)
+{
+    s->values[s->n++] = value;
+}
+
+static int64_t hit_of(const apmw_trajectory *t, int32_t i, int64_t block, bool output_cached)
+{
+    const apmw_turn *turn = &t->turns[i];
+    int64_t shared = turn->shared_in;
+    if (output_cached && turn->shared_out > 0) {
+        const apmw_turn *parent = &t->turns[turn->parent];
+        shared = smaller(shared + turn->shared_out, parent->n_in + parent->n_out - 1);
+    }
+    return floor_to(shared, block);
+}
+
+/* The group's entry, made at the first call; the table is sorted by id. NULL: out of memory. */
+static group *group_of(group **groups, size_t *n, int32_t id)
+{
+    size_t lo = 0, hi = *n;
+    while (lo < hi) {
+        size_t mid = (lo + hi) / 2;
+        if ((*groups)[mid].id < id) {
+            lo = mid + 1;
+        } else {
+            hi = mid;
+        }
+    }
+    if (lo < *n && (*groups)[lo].id == id) {
+        return &(*groups)[lo];
+    }
+    group *more = realloc(*groups, (*n + 1) * sizeof *more);
+    if (more == NULL) {
+        return NULL;
+    }
+    *groups = more;
+    memmove(more + lo + 1, more + lo, (*n - lo) * sizeof *more);
+    more[lo] = (group){id, 0};
+    (*n)++;
+    return &more[lo];
+}
+
+static void measure(const apmw_trajectory *t, int64_t block, bool output_cached, group *shared, sample *samples,
+                    apmw_trace_stats *out, double *hit, double *hit_shared)
+{
+    int32_t previous = -1, main_turns = 0;
+    int64_t own = 0; /* of the shared prefix, cached by this trajectory alone */
+    int64_t slack = 2 * block < 64 ? 64 : 2 * block;
+    for (int32_t i = 0; i < t->n_turns; i++) {
+        const apmw_turn *u = &t->turns[i];
+        int64_t tokens = hit_of(t, i, block, output_cached), with_groups = tokens;
+        if (u->parent == -1) {
+            tokens = own;
+            with_groups = own;
+            own = floor_to(t->global_tokens, block);
+            if (shared != NULL) {
+                with_groups = smaller(shared->cached, own);
+                if (own > shared->cached) {
+                    shared->cached = own;
+                }
+            }
+        }
+        out->n_turns++;
+        out->total_in += (double)u->n_in;
+        out->total_out += (double)u->n_out;
+        *hit += (double)tokens;
+        *hit_shared += (double)with_groups;
+        if (u->lane != 0) {
+            out->n_subagent_turns++;
+            continue;
+        }
+        push(&samples[ISL], (double)u->n_in);
+        push(&samples[OSL], (double)u->n_out);
+        if (previous >= 0) {
+            const apmw_turn *before = &t->turns[previous];
+            push(&samples[DELAY], (double)u->delay_ns / (double)APMW_NS_PER_S);
+            push(&samples[UNCACHED], (double)(u->n_in - tokens));
+            if (u->parent == previous && u->n_in >= before->n_in && before->n_in - u->shared_in < slack) {
+                push(&samples[GROWTH], (double)(u->n_in - before->n_in));
+            }
+        }
+        previous = i;
+        main_turns++;
+    }
+    push(&samples[TURNS], main_turns);
+    if (previous >= 0) {
+        push(&samples[LAST_ISL], (double)t->turns[previous].n_in);
+    }
+}
+
+static apmw_dist summary(sample *s)
+{
+    apmw_dist d = {.n = (double)s->n};
+    double sum = 0;
+    for (size_t i = 0; i < s->n; i++) {
+        sum += s->values[i];
+    }
+    d.mean = s->n > 0 ? sum / (double)s->n : (double)NAN;
+    d.p50 = apmw_quantile(s->values, s->n, .50); /* sorts */
+    d.p5 = apmw_quantile_sorted(s->values, s->n, .05);
+    d.p10 = apmw_quantile_sorted(s->values, s->n, .10);
+    d.p25 = apmw_quantile_sorted(s->values, s->n, .25);
+    d.p75 = apmw_quantile_sorted(s->values, s->n, .75);
+    d.p90 = apmw_quantile_sorted(s->values, s->n, .90);
+    d.p95 = apmw_quantile_sorted(s->values, s->n, .95);
+    d.p99 = apmw_quantile_sorted(s->values, s->n, .99);
+    d.min = apmw_quantile_sorted(s->values, s->n, 0);
+    d.max = apmw_quantile_sorted(s->values, s->n, 1);
+    return d;
+}
+
+apmw_status apmw_trace_stats_compute(const apmw_trace *trace, int64_t block_tokens, bool output_cached,
+                                     apmw_trace_stats *out, apmw_error *err)
+{
+    memset(out, 0, sizeof *out);
+    if (block_tokens < 0) {
+        return apmw_error_set(err, APMW_E_USAGE, "block of %lld tokens; expected 1 or more", (long long)block_tokens);
+    }
+    int64_t block = block_tokens > 0 ? block_tokens : trace->block_tokens;
+    if (block < 1) {
+        return apmw_error_set(err, APMW_E_DATA, "the trace has no block size");
+    }
+    size_t turns = 0;
+    for (size_t i = 0; i < trace->n; i++) {
+        turns += (size_t)trace->items[i].n_turns;
+    }
+    sample samples[N_SAMPLES] = {{0}};
+    bool failed = false;
+    for (int k = 0; k < N_SAMPLES; k++) {
+        samples[k].values = malloc((turns + trace->n + 1) * sizeof(double));
+        failed = failed || samples[k].values == NULL;
+    }
+    group *groups = NULL;
+    size_t n_groups = 0;
+    double hit = 0, hit_shared = 0;
+    for (size_t i = 0; i < trace->n && !failed; i++) {
+        const apmw_trajectory *t = &trace->items[i];
+        group *shared = NULL;
+        if (t->global_id >= 0) {
+            shared = group_of(&groups, &n_groups, t->global_id);
+            failed = shared == NULL;
+        }
+        out->n_lanes += t->n_lanes;
+        measure(t, block, output_cached, shared, samples, out, &hit, &hit_shared);
+    }
+    if (!failed) {
+        out->n_trajectories = trace->n;
+        out->hit_infinite = out->total_in > 0 ? hit / out->total_in : (double)NAN;
+        out->hit_infinite_shared = out->total_in > 0 ? hit_shared / out->total_in : (double)NAN;
+        out->turns = summary(&samples[TURNS]);
+        out->isl = summary(&samples[ISL]);
+        out->osl = summary(&samples[OSL]);
+        out->delay_s = summary(&samples[DELAY]);
+        out->growth = summary(&samples[GROWTH]);
+        out->uncached = summary(&samples[UNCACHED]);
+        out->last_isl = summary(&samples[LAST_ISL]);
+    }
+    for (int k = 0; k < N_SAMPLES; k++) {
+        free(samples[k].values);
+    }
+    free(groups);
+    return failed ? apmw_error_set(err, APMW_E_NOMEM, "out of memory for the statistics of %zu turns", turns) : APMW_OK;
+}
