@@ -347,6 +347,19 @@ bool apmw_prefix_cache_out_of_memory(const apmw_prefix_cache *cache)
     return cache->out_of_memory;
 }
 
+size_t apmw_prefix_cache_bytes(const apmw_prefix_cache *cache)
+{
+    size_t n = sizeof *cache + cache->capacity_entries * sizeof *cache->entries +
+               cache->capacity_segments * sizeof *cache->segments +
+               ((size_t)cache->map_mask + 1) * sizeof *cache->map + cache->capacity_path * sizeof *cache->path;
+    for (uint32_t i = 1; i < cache->n_entries; i++) {
+        if (cache->entries[i].pins != NULL) {
+            n += cache->entries[i].capacity_pins * sizeof *cache->entries[i].pins;
+        }
+    }
+    return n;
+}
+
 void apmw_prefix_cache_stats(const apmw_prefix_cache *cache, apmw_kv_stats *out)
 {
     out->capacity_blocks = cache->capacity;

@@ -28,6 +28,7 @@
 #ifndef APMW_KV_H
 #define APMW_KV_H
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include "apmw/status.h"
 
@@ -99,6 +100,8 @@ void apmw_prefix_cache_commit(apmw_prefix_cache *cache, apmw_kv_lease *lease, in
 void apmw_prefix_cache_end(apmw_prefix_cache *cache, apmw_kv_lease *lease, int64_t dead_tokens);
 void apmw_prefix_cache_stats(const apmw_prefix_cache *cache, apmw_kv_stats *out);
 int64_t apmw_prefix_cache_block_tokens(const apmw_prefix_cache *cache);
+/* Memory of the cache now: grows with what is cached at the same time, not with the streams that ever were. O(size). */
+size_t apmw_prefix_cache_bytes(const apmw_prefix_cache *cache);
 /* True once memory was short: what was found since then is not what would have been found. */
 bool apmw_prefix_cache_out_of_memory(const apmw_prefix_cache *cache);
 /* Self-check of all invariants (laws L6, L14, L17), O(size). APMW_E_INTERNAL with the broken one named, APMW_E_NOMEM
