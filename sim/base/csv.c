@@ -106,8 +106,9 @@ static apmw_status read_line(reader *r)
             next++;
         bool last = next == r->end || *next == '\n';
         if (!last && *next != ',')
-            return apmw_error_set(r->err, APMW_E_DATA, "%s:%u: a quote inside of a cell (quote the whole cell)",
-                                  r->csv->file, r->line);
+            return apmw_error_set(r->err, APMW_E_DATA,
+                                  "%s:%u: a quote inside of a cell (quote the whole cell)", r->csv->file,
+                                  r->line);
         if (last && stop > cell && stop == next && stop[-1] == '\r')
             stop--;
         r->at = next < r->end ? next + 1 : next;
@@ -132,7 +133,8 @@ static apmw_status check_names(const apmw_csv *csv, apmw_error *err)
     for (size_t i = 0; i < csv->n_cols; i++) {
         for (size_t j = 0; j < i; j++) {
             if (csv->cells[i][0] && strcmp(csv->cells[i], csv->cells[j]) == 0)
-                return apmw_error_set(err, APMW_E_DATA, "%s: column \"%s\" is there twice", csv->file, csv->cells[i]);
+                return apmw_error_set(err, APMW_E_DATA, "%s: column \"%s\" is there twice", csv->file,
+                                      csv->cells[i]);
         }
     }
     return APMW_OK;
@@ -143,11 +145,13 @@ static apmw_status read_table(reader *r)
     apmw_csv *csv = r->csv;
     const char *nul = memchr(r->at, '\0', (size_t)(r->end - r->at));
     if (nul)
-        return apmw_error_set(r->err, APMW_E_DATA, "%s: NUL byte at offset %zu", csv->file, (size_t)(nul - r->at));
+        return apmw_error_set(r->err, APMW_E_DATA, "%s: NUL byte at offset %zu", csv->file,
+                              (size_t)(nul - r->at));
     if (r->end - r->at >= 3 && memcmp(r->at, "\xef\xbb\xbf", 3) == 0)
         r->at += 3;
     if (r->at == r->end || blank_line(r))
-        return apmw_error_set(r->err, APMW_E_DATA, "%s:1: column names are expected, the line is empty", csv->file);
+        return apmw_error_set(r->err, APMW_E_DATA, "%s:1: column names are expected, the line is empty",
+                              csv->file);
     apmw_status status = read_line(r);
     if (status != APMW_OK)
         return status;
@@ -167,8 +171,9 @@ static apmw_status read_table(reader *r)
         if (status != APMW_OK)
             break;
         if (csv->n_cells - before != csv->n_cols)
-            return apmw_error_set(r->err, APMW_E_DATA, "%s:%u: %zu cells, %zu columns are named in the first line",
-                                  csv->file, line, csv->n_cells - before, csv->n_cols);
+            return apmw_error_set(r->err, APMW_E_DATA,
+                                  "%s:%u: %zu cells, %zu columns are named in the first line", csv->file,
+                                  line, csv->n_cells - before, csv->n_cols);
         if (!push_line(csv, line))
             return no_memory(csv, r->err);
     }
@@ -262,7 +267,8 @@ apmw_status apmw_csv_need(const apmw_csv *csv, const char *name, int *col, apmw_
         return APMW_OK;
     const char *near = apmw_near(name, csv->cells, csv->n_cols);
     if (near)
-        return apmw_error_set(err, APMW_E_DATA, "%s: column \"%s\" is missing (there is \"%s\")", csv->file, name, near);
+        return apmw_error_set(err, APMW_E_DATA, "%s: column \"%s\" is missing (there is \"%s\")", csv->file,
+                              name, near);
     return apmw_error_set(err, APMW_E_DATA, "%s: column \"%s\" is missing", csv->file, name);
 }
 
@@ -289,7 +295,8 @@ apmw_status apmw_csv_double(const apmw_csv *csv, size_t row, int col, double *ou
     return not_a(csv, row, col, "a number", err);
 }
 
-apmw_status apmw_csv_int(const apmw_csv *csv, size_t row, int col, int64_t missing, int64_t *out, apmw_error *err)
+apmw_status apmw_csv_int(const apmw_csv *csv, size_t row, int col, int64_t missing, int64_t *out,
+                         apmw_error *err)
 {
     const char *cell = apmw_csv_cell(csv, row, col);
     *out = missing;

@@ -61,8 +61,9 @@ static bool is_zstd(const char *bytes, size_t n)
 }
 
 /* Feeds one chunk. *pending is what ZSTD_decompressStream said last: 0 exactly at the end of a frame. */
-static apmw_status inflate_chunk(const char *path, ZSTD_DStream *stream, const char *bytes, size_t n, char *scratch,
-                                 size_t scratch_size, size_t *pending, apmw_buf *out, apmw_error *err)
+static apmw_status inflate_chunk(const char *path, ZSTD_DStream *stream, const char *bytes, size_t n,
+                                 char *scratch, size_t scratch_size, size_t *pending, apmw_buf *out,
+                                 apmw_error *err)
 {
     ZSTD_inBuffer input = {bytes, n, 0};
     bool flushed = false;
@@ -73,7 +74,8 @@ static apmw_status inflate_chunk(const char *path, ZSTD_DStream *stream, const c
             break;
         size_t result = ZSTD_decompressStream(stream, &output, &input);
         if (ZSTD_isError(result))
-            return apmw_error_set(err, APMW_E_DATA, "%s: damaged zstd content: %s", path, ZSTD_getErrorName(result));
+            return apmw_error_set(err, APMW_E_DATA, "%s: damaged zstd content: %s", path,
+                                  ZSTD_getErrorName(result));
         *pending = result;
         apmw_buf_append(out, scratch, output.pos);
         flushed = output.pos < output.size;

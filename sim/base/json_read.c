@@ -15,8 +15,8 @@ struct apmw_json {
     cJSON *root;
 };
 
-/* cJSON leaves valuestring and valueint of containers unused and frees valuestring with the item: they hold the
- * vector of children and its length. */
+/* cJSON leaves valuestring and valueint of containers unused and frees valuestring with the item: they hold
+ * the vector of children and its length. */
 static cJSON **children_of(const cJSON *item)
 {
     return (cJSON **)(void *)item->valuestring;
@@ -82,7 +82,8 @@ static apmw_status syntax_error(const char *name, const char *text, const char *
 }
 
 /* text[n] must be NUL. */
-static apmw_status parse_terminated(const char *name, const char *text, size_t n, apmw_json **out, apmw_error *err)
+static apmw_status parse_terminated(const char *name, const char *text, size_t n, apmw_json **out,
+                                    apmw_error *err)
 {
     if (n == 0)
         return apmw_error_set(err, APMW_E_DATA, "%s: empty, JSON is expected", name);
@@ -193,7 +194,8 @@ static void put_path(const apmw_json_cur *cur, apmw_buf *out)
     }
 }
 
-apmw_status apmw_json_error(const apmw_json_cur *cur, apmw_error *err, apmw_status status, const char *format, ...)
+apmw_status apmw_json_error(const apmw_json_cur *cur, apmw_error *err, apmw_status status, const char *format,
+                            ...)
 {
     if (!err)
         return status;
@@ -275,7 +277,8 @@ apmw_status apmw_json_at(const apmw_json_cur *array, int index, apmw_json_cur *o
     if (!cJSON_IsArray(item))
         return wrong_type(array, "an array", err);
     if (index < 0 || index >= item->valueint)
-        return apmw_json_error(array, err, APMW_E_DATA, "no element %d, the array has %d", index, item->valueint);
+        return apmw_json_error(array, err, APMW_E_DATA, "no element %d, the array has %d", index,
+                               item->valueint);
     *out = (apmw_json_cur){array->doc, children_of(item)[index], array, NULL, index};
     return APMW_OK;
 }
@@ -293,7 +296,8 @@ apmw_status apmw_json_member(const apmw_json_cur *object, int i, const char **ke
     if (!cJSON_IsObject(item))
         return wrong_type(object, "an object", err);
     if (i < 0 || i >= item->valueint)
-        return apmw_json_error(object, err, APMW_E_DATA, "no member %d, the object has %d", i, item->valueint);
+        return apmw_json_error(object, err, APMW_E_DATA, "no member %d, the object has %d", i,
+                               item->valueint);
     const cJSON *child = children_of(item)[i];
     if (key)
         *key = child->string;
@@ -375,23 +379,24 @@ static apmw_status as_int_in(const apmw_json_cur *cur, int64_t lo, int64_t hi, i
                            (long long)lo, (long long)hi);
 }
 
-apmw_status apmw_json_get_string(const apmw_json_cur *object, const char *key, const char **out, apmw_error *err)
+apmw_status apmw_json_get_string(const apmw_json_cur *object, const char *key, const char **out,
+                                 apmw_error *err)
 {
     apmw_json_cur child;
     apmw_status status = apmw_json_child(object, key, &child, err);
     return status == APMW_OK ? apmw_json_as_string(&child, out, err) : status;
 }
 
-apmw_status apmw_json_get_double(const apmw_json_cur *object, const char *key, double lo, double hi, double *out,
-                                 apmw_error *err)
+apmw_status apmw_json_get_double(const apmw_json_cur *object, const char *key, double lo, double hi,
+                                 double *out, apmw_error *err)
 {
     apmw_json_cur child;
     apmw_status status = apmw_json_child(object, key, &child, err);
     return status == APMW_OK ? as_double_in(&child, lo, hi, out, err) : status;
 }
 
-apmw_status apmw_json_get_int(const apmw_json_cur *object, const char *key, int64_t lo, int64_t hi, int64_t *out,
-                              apmw_error *err)
+apmw_status apmw_json_get_int(const apmw_json_cur *object, const char *key, int64_t lo, int64_t hi,
+                              int64_t *out, apmw_error *err)
 {
     apmw_json_cur child;
     apmw_status status = apmw_json_child(object, key, &child, err);
@@ -414,23 +419,24 @@ static apmw_status absent(const apmw_json_cur *object, const char *key, bool *ou
     return APMW_OK;
 }
 
-apmw_status apmw_json_opt_string(const apmw_json_cur *object, const char *key, const char **out, apmw_error *err)
+apmw_status apmw_json_opt_string(const apmw_json_cur *object, const char *key, const char **out,
+                                 apmw_error *err)
 {
     bool skip = false;
     apmw_status status = absent(object, key, &skip, err);
     return status != APMW_OK || skip ? status : apmw_json_get_string(object, key, out, err);
 }
 
-apmw_status apmw_json_opt_double(const apmw_json_cur *object, const char *key, double lo, double hi, double *out,
-                                 apmw_error *err)
+apmw_status apmw_json_opt_double(const apmw_json_cur *object, const char *key, double lo, double hi,
+                                 double *out, apmw_error *err)
 {
     bool skip = false;
     apmw_status status = absent(object, key, &skip, err);
     return status != APMW_OK || skip ? status : apmw_json_get_double(object, key, lo, hi, out, err);
 }
 
-apmw_status apmw_json_opt_int(const apmw_json_cur *object, const char *key, int64_t lo, int64_t hi, int64_t *out,
-                              apmw_error *err)
+apmw_status apmw_json_opt_int(const apmw_json_cur *object, const char *key, int64_t lo, int64_t hi,
+                              int64_t *out, apmw_error *err)
 {
     bool skip = false;
     apmw_status status = absent(object, key, &skip, err);

@@ -12,7 +12,8 @@ apmw_json_writer apmw_json_writer_make(apmw_buf *out)
     return w;
 }
 
-/* Length of the valid UTF-8 sequence at p, or 0 (RFC 3629: no overlong forms, surrogates or values over 10FFFF). */
+/* Length of the valid UTF-8 sequence at p, or 0 (RFC 3629: no overlong forms, surrogates or values over
+ * 10FFFF). */
 static size_t utf8_length(const unsigned char *p)
 {
     size_t n = 0;
@@ -28,8 +29,8 @@ static size_t utf8_length(const unsigned char *p)
         if ((p[i] & 0xc0) != 0x80)
             return 0;
     }
-    bool wrong = (p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) || (p[0] == 0xf0 && p[1] < 0x90) ||
-                 (p[0] == 0xf4 && p[1] > 0x8f);
+    bool wrong = (p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) ||
+                 (p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f);
     return wrong ? 0 : n;
 }
 

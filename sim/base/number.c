@@ -62,8 +62,8 @@ bool apmw_parse_double(const char *text, double *out)
     }
     if (*p != '\0')
         return false;
-    /* W. D. Clinger, "How to read floating point numbers accurately", PLDI 1990: when mantissa and power of ten are
-     * both exact doubles, one rounded operation gives the correctly rounded value. */
+    /* W. D. Clinger, "How to read floating point numbers accurately", PLDI 1990: when mantissa and power of
+     * ten are both exact doubles, one rounded operation gives the correctly rounded value. */
     if (exact && mantissa <= (UINT64_C(1) << 53) && exponent >= -22 && exponent <= 22) {
         double value = (double)mantissa;
         value = exponent < 0 ? value / power[-exponent] : value * power[exponent];
@@ -95,8 +95,8 @@ bool apmw_parse_int(const char *text, int64_t *out)
     return true;
 }
 
-/* At a power of two the gap above is twice the gap below, so the decimal of 16 digits that reads back may be the one
- * above the nearest. Counts the last digit up; true when that reads back to `value`. */
+/* At a power of two the gap above is twice the gap below, so the decimal of 16 digits that reads back may be
+ * the one above the nearest. Counts the last digit up; true when that reads back to `value`. */
 static bool next_decimal(double value, char out[32])
 {
     char text[32];

@@ -27,7 +27,8 @@ static uint64_t draw(uint64_t key, uint64_t counter)
     return XXH3_64bits(words, sizeof words);
 }
 
-/* 52 bits and a half: the largest value is 1 - 2^-53, which a double holds; with 53 bits it would round to 1. */
+/* 52 bits and a half: the largest value is 1 - 2^-53, which a double holds; with 53 bits it would round to 1.
+ */
 static double to_uniform(uint64_t bits)
 {
     return ((double)(bits >> 12) + 0.5) * 0x1p-52;

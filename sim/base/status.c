@@ -20,8 +20,8 @@ apmw_status apmw_error_set(apmw_error *err, apmw_status status, const char *form
 {
     if (!err)
         return status;
-    /* The arguments may point into the old message (a wrapped cause), so it is replaced only when the new one is
-     * complete. */
+    /* The arguments may point into the old message (a wrapped cause), so it is replaced only when the new one
+     * is complete. */
     char message[sizeof err->message];
     va_list args;
     va_start(args, format);

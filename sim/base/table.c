@@ -195,8 +195,8 @@ static void render_text(const apmw_table *table, size_t n_rows, apmw_buf *out)
         put_padded(out, table->names[col], widths[col], right[col], col + 1 == table->n_cols);
     for (size_t row = 0; row < n_rows; row++) {
         for (size_t col = 0; col < table->n_cols; col++)
-            put_padded(out, cell_text(cell_at(table, row, col), scratch, sizeof scratch), widths[col], right[col],
-                       col + 1 == table->n_cols);
+            put_padded(out, cell_text(cell_at(table, row, col), scratch, sizeof scratch), widths[col],
+                       right[col], col + 1 == table->n_cols);
     }
     free(widths);
     free(right);
