@@ -262,7 +262,7 @@ apmw_status apmw_phase_verdict(apmw_phase *phase, const apmw_tier *tier, apmw_ve
         size_t n = 0;
         for (size_t j = 0; j < phase->n_samples; j++) {
             values[n] = phase->samples[j].value[c->metric];
-            n += !isnan(values[n]);
+            n += isnan(values[n]) ? 0 : 1;
         }
         const double value = finite_quantile(values, n, c->quantile);
         const bool smaller = c->metric == APMW_METRIC_TTFT;
@@ -270,7 +270,7 @@ apmw_status apmw_phase_verdict(apmw_phase *phase, const apmw_tier *tier, apmw_ve
         out->value[i] = value;
         out->met[i] = smaller ? value <= c->limit : value >= c->limit;
         met = met && out->met[i];
-        out->margin = !(margin >= out->margin) ? margin : out->margin;
+        out->margin = isnan(margin) ? 0.0 : fmin(margin, out->margin);
         if (!out->met[i] && !isnan(value)) {
             reason(out, "P%g %s = %.4g, limit %g", 100.0 * c->quantile, apmw_metric_name(c->metric), value, c->limit);
         }
@@ -291,8 +291,8 @@ bool apmw_phase_hopeless(const apmw_phase *phase, const apmw_tier *tier, int64_t
         size_t n = 0, missed = 0;
         for (size_t j = 0; j < phase->n_samples; j++) {
             const double v = phase->samples[j].value[c->metric];
-            n += !isnan(v);
-            missed += smaller ? v > c->limit : v < c->limit;
+            n += isnan(v) ? 0 : 1;
+            missed += (smaller ? v > c->limit : v < c->limit) ? 1 : 0;
         }
         const double allowed = smaller ? 1.0 - c->quantile : c->quantile;
         if (n > 0 && (double)missed > fmin(slack * allowed, 0.5 * (1.0 + allowed)) * (double)n) {

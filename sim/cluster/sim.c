@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "apmw/cluster.h"
+
+#include <stdlib.h>
+
+#include "router.h"
+
+struct apmw_sim {
+    apmw_des *des;
+    apmw_streams *streams;
+    apmw_engine **engines;
+    size_t n_engines, n_made;
+    apmw_router *router;
+    apmw_workload workload;
+    const apmw_probe **probes;
+    size_t n_probes;
+    bool started, out_of_memory;
+};
+
+static apmw_status make_engines(apmw_sim *sim, const apmw_sim_config *config, apmw_error *err)
+{
+    for (size_t i = 0; i < sim->n_engines; i++) {
+        apmw_engine_config engine = config->engines[i];
+        engine.streams = sim->streams;
+        /* Replicas draw their own numbers, whatever their count. */
+        engine.seed = config->seed ^ (engine.seed + 0x9E3779B97F4A7C15ULL * (uint64_t)(i + 1));
+        const apmw_status status = apmw_engine_create(sim->des, &engine, (int32_t)i, sim->probes, sim->n_probes,
+                                                      &sim->engines[i], err);
+        if (status != APMW_OK) {
+            return apmw_error_wrap(err, "replica %zu", i);
+        }
+        sim->n_made = i + 1;
+    }
+    return APMW_OK;
+}
+
+apmw_status apmw_sim_create(const apmw_sim_config *config, apmw_workload workload, const apmw_probe *const *probes,
+                            size_t n_probes, apmw_sim **out, apmw_error *err)
+{
+    *out = NULL;
+    apmw_sim *sim = calloc(1, sizeof *sim);
+    if (sim == NULL || config->n_engines == 0) {
+        if (workload.free != NULL) {
+            workload.free(workload.self);
+        }
+        free(sim);
+        return sim == NULL ? apmw_error_set(err, APMW_E_NOMEM, "out of memory")
+                           : apmw_error_set(err, APMW_E_SCENARIO, "a deployment needs at least one replica");
+    }
+    sim->workload = workload;
+    sim->n_engines = config->n_engines;
+    sim->n_probes = n_probes;
+    sim->des = apmw_des_create();
+    sim->streams = apmw_streams_create();
+    sim->engines = calloc(config->n_engines, sizeof *sim->engines);
+    sim->probes = calloc(n_probes > 0 ? n_probes : 1, sizeof *sim->probes);
+    if (sim->engines != NULL) {
+        sim->router = apmw_router_create(config->routing, sim->engines, config->n_engines);
+    }
+    if (sim->des == NULL || sim->streams == NULL || sim->engines == NULL || sim->probes == NULL ||
+        sim->router == NULL) {
+        apmw_sim_free(sim);
+        return apmw_error_set(err, APMW_E_NOMEM, "out of memory for a deployment");
+    }
+    for (size_t i = 0; i < n_probes; i++) {
+        sim->probes[i] = probes[i];
+    }
+    const apmw_status status = make_engines(sim, config, err);
+    if (status != APMW_OK) {
+        apmw_sim_free(sim);
+        return status;
+    }
+    *out = sim;
+    return APMW_OK;
+}
+
+void apmw_sim_free(apmw_sim *sim)
+{
+    if (sim == NULL) {
+        return;
+    }
+    /* Engines first: they may hold requests that the workload owns. */
+    for (size_t i = 0; i < sim->n_made; i++) {
+        apmw_engine_free(sim->engines[i]);
+    }
+    if (sim->workload.free != NULL) {
+        sim->workload.free(sim->workload.self);
+    }
+    apmw_router_free(sim->router);
+    apmw_streams_free(sim->streams);
+    apmw_des_free(sim->des);
+    free(sim->engines);
+    free(sim->probes);
+    free(sim);
+}
+
+apmw_status apmw_sim_run(apmw_sim *sim, apmw_time until, apmw_error *err)
+{
+    if (!sim->started) {
+        sim->started = true;
+        const apmw_status status = sim->workload.start(sim->workload.self, sim, err);
+        if (status != APMW_OK) {
+            return status;
+        }
+    }
+    const apmw_status status = apmw_des_run(sim->des, until);
+    if (status != APMW_OK || sim->out_of_memory) {
+        return apmw_error_set(err, status != APMW_OK ? status : APMW_E_NOMEM, "the simulation ended early: %s",
+                              sim->out_of_memory ? "out of memory" : apmw_status_name(status));
+    }
+    const apmw_time now = apmw_des_now(sim->des);
+    for (size_t i = 0; i < sim->n_probes; i++) {
+        if (sim->probes[i]->on_end != NULL) {
+            sim->probes[i]->on_end(sim->probes[i]->self, now);
+        }
+    }
+    for (size_t i = 0; i < sim->n_engines; i++) {
+        const apmw_status checked = apmw_engine_check(sim->engines[i], err);
+        if (checked != APMW_OK) {
+            return apmw_error_wrap(err, "replica %zu", i);
+        }
+    }
+    return APMW_OK;
+}
+
+void apmw_sim_stop(apmw_sim *sim)
+{
+    apmw_des_stop(sim->des);
+}
+
+apmw_des *apmw_sim_des(apmw_sim *sim)
+{
+    return sim->des;
+}
+
+apmw_streams *apmw_sim_streams(apmw_sim *sim)
+{
+    return sim->streams;
+}
+
+void apmw_sim_submit(apmw_sim *sim, apmw_request *request)
+{
+    apmw_route route;
+    if (!apmw_router_choose(sim->router, request, &route)) {
+        sim->out_of_memory = true;
+        apmw_des_stop(sim->des);
+    }
+    request->record.engine = (int32_t)route.engine;
+    request->rank_hint = route.rank;
+    apmw_engine_submit(sim->engines[route.engine], request);
+}
+
+size_t apmw_sim_engines(const apmw_sim *sim)
+{
+    return sim->n_engines;
+}
+
+apmw_engine *apmw_sim_engine(apmw_sim *sim, size_t i)
+{
+    return sim->engines[i];
+}
