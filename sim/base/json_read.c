@@ -361,12 +361,14 @@ static apmw_status as_int_in(const apmw_json_cur *cur, int64_t lo, int64_t hi, i
     apmw_status status = apmw_json_as_double(cur, &value, err);
     if (status != APMW_OK)
         return status;
-    /* cJSON keeps numbers as doubles, which hold integers exactly up to 2^53 only. */
-    if (value != trunc(value) || fabs(value) > 0x1p53) {
+    if (value != trunc(value)) {
         char found[32];
         apmw_double_text(value, found);
         return apmw_json_error(cur, err, APMW_E_DATA, "expected an integer, found %s", found);
     }
+    /* cJSON keeps numbers as doubles: from 2^53 on, neighbours fall together and the file may have said another. */
+    if (fabs(value) >= 0x1p53)
+        return apmw_json_error(cur, err, APMW_E_DATA, "the integer is too large, less than 2^53 is expected");
     int64_t integer = (int64_t)value;
     if (integer >= lo && integer <= hi) {
         *out = integer;

@@ -89,7 +89,7 @@ bool apmw_parse_int(const char *text, int64_t *out)
         return errno == 0;
     }
     double value;
-    if (!apmw_parse_double(text, &value) || value != trunc(value) || fabs(value) > 0x1p53)
+    if (!apmw_parse_double(text, &value) || value != trunc(value) || fabs(value) >= 0x1p53)
         return false;
     *out = (int64_t)value;
     return true;
