@@ -10,14 +10,15 @@
 #include "apmw/text.h"
 #include "private.h"
 
-static const apmw_tr_format *const formats[] = {&apmw_tr_format_jsonl};
+static const apmw_tr_format *const formats[] = {&apmw_tr_format_jsonl, &apmw_tr_format_weka,
+                                                &apmw_tr_format_mooncake};
 enum { N_FORMATS = sizeof formats / sizeof formats[0] };
 
 const apmw_trace_format *const *apmw_trace_formats(size_t *n)
 {
     /* `about` is the first member, so a format's address is that of its public part. */
     static const apmw_trace_format *const list[N_FORMATS] = {
-        &apmw_tr_format_jsonl.about};
+        &apmw_tr_format_jsonl.about, &apmw_tr_format_weka.about, &apmw_tr_format_mooncake.about};
     *n = N_FORMATS;
     return list;
 }
@@ -95,6 +96,12 @@ static const apmw_tr_format *by_keys(char keys[MAX_KEYS][KEY_SIZE], int n)
 {
     if (has(keys, n, "schema")) {
         return &apmw_tr_format_jsonl;
+    }
+    if (has(keys, n, "requests") || has(keys, n, "hash_id_scope") || has(keys, n, "tool_tokens")) {
+        return &apmw_tr_format_weka;
+    }
+    if (has(keys, n, "input_length") || (has(keys, n, "timestamp") && has(keys, n, "hash_ids"))) {
+        return &apmw_tr_format_mooncake;
     }
     return NULL;
 }

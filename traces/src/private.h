@@ -38,6 +38,23 @@ apmw_status apmw_tr_ints(const apmw_json_cur *object, const char *key, bool requ
 /* Block ids: any whole numbers; ids above 2^53 are compared by the 53 bits that JSON doubles keep. */
 apmw_status apmw_tr_ids(const apmw_json_cur *object, const char *key, uint64_t **out, int *n, apmw_error *err);
 
+/* Prompts as paths of block ids. Node 0 is the empty prefix; a node stands for one prefix, so two prompts share
+ * exactly the path they have in common. */
+typedef struct apmw_tr_trie {
+    int32_t *owner; /* by node: a turn or row whose prompt has this prefix; the caller sets it */
+    int32_t *up;    /* by node: the prefix without its last block */
+    uint64_t *id;   /* by node: its last block */
+    uint32_t *slots; /* open addressing; 0 = free, since the root is nobody's child */
+    size_t n, capacity, n_slots;
+} apmw_tr_trie;
+apmw_status apmw_tr_trie_init(apmw_tr_trie *trie, apmw_error *err);
+void apmw_tr_trie_free(apmw_tr_trie *trie);
+/* -1 when no prompt continues the prefix that way. */
+int32_t apmw_tr_trie_find(const apmw_tr_trie *trie, int32_t node, uint64_t id);
+/* Finds or makes the child; *made tells which. */
+apmw_status apmw_tr_trie_step(apmw_tr_trie *trie, int32_t node, uint64_t id, int32_t *child, bool *made,
+                              apmw_error *err);
+
 typedef struct apmw_tr_format {
     apmw_trace_format about;
     apmw_status (*load)(const char *path, apmw_trace *trace, apmw_error *err); /* appends */
