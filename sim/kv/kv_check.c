@@ -180,9 +180,6 @@ static apmw_status check_sums(const apmw_prefix_cache *cache, const sums *sum, a
 
 apmw_status apmw_prefix_cache_check(const apmw_prefix_cache *cache, apmw_error *err)
 {
-    if (cache->out_of_memory) {
-        return apmw_error_set(err, APMW_E_NOMEM, "the prefix cache ran out of memory");
-    }
     sums sum = {0, 0, 0, 0};
     for (uint32_t i = 1; i < cache->n_entries; i++) {
         if (cache->entries[i].stream != 0) {
@@ -192,6 +189,12 @@ apmw_status apmw_prefix_cache_check(const apmw_prefix_cache *cache, apmw_error *
             }
         }
     }
-    const apmw_status status = check_list(cache, &sum, err);
-    return status == APMW_OK ? check_sums(cache, &sum, err) : status;
+    apmw_status status = check_list(cache, &sum, err);
+    if (status == APMW_OK) {
+        status = check_sums(cache, &sum, err);
+    }
+    if (status == APMW_OK && cache->out_of_memory) {
+        return apmw_error_set(err, APMW_E_NOMEM, "the prefix cache ran out of memory");
+    }
+    return status;
 }

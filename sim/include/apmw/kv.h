@@ -105,7 +105,7 @@ size_t apmw_prefix_cache_bytes(const apmw_prefix_cache *cache);
 /* True once memory was short: what was found since then is not what would have been found. */
 bool apmw_prefix_cache_out_of_memory(const apmw_prefix_cache *cache);
 /* Self-check of all invariants (laws L6, L14, L17), O(size). APMW_E_INTERNAL with the broken one named, APMW_E_NOMEM
- * if memory was short. */
+ * if all hold but memory was short. */
 apmw_status apmw_prefix_cache_check(const apmw_prefix_cache *cache, apmw_error *err);
 
 #endif
