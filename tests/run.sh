@@ -1,0 +1,24 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-3.0-or-later
+# All tests: installs what is missing, builds build/sanitize (AddressSanitizer, UBSan), compiles with clang's warnings as
+# errors where clang is there, and runs ctest, whose closing lines end the output.
+# Arguments go to ctest: tests/run.sh -L unit, tests/run.sh -R json.
+set -eu
+cd "$(dirname "$0")/.."
+sh sim/install.sh
+cmake --preset sanitize
+cmake --build --preset sanitize
+
+# Only a second opinion on the code: nothing is run from this build.
+if command -v clang >/dev/null 2>&1 && [ "${APMW_SKIP_CLANG:-0}" = 0 ]; then
+    if cmake --preset clang -DAPMW_TESTS=OFF -DCMAKE_COMPILE_WARNING_AS_ERROR=ON >build/clang.log 2>&1; then
+        cmake --build --preset clang
+    else
+        echo "clang cannot be set up here (often libomp-dev is missing); see build/clang.log" >&2
+    fi
+fi
+
+ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1:strict_string_checks=1:detect_stack_use_after_return=1}
+UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1:halt_on_error=1}
+export ASAN_OPTIONS UBSAN_OPTIONS
+exec ctest --preset sanitize --timeout 300 -j "$(nproc 2>/dev/null || echo 2)" "$@"
