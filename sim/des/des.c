@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The event queue is a binary heap of small entries (time, class and sequence, slot); what an event does lies in a
- * slot array with a free list. A handle is a slot and its generation, so that a handle kept too long is harmless.
- * Cancelling frees the slot at once and leaves the heap entry behind: the entry is stale because its sequence number,
- * which is never used twice, is no longer the slot's. Stale entries are skipped when they come up and swept out
- * when they are more than half of the heap, so cancelling costs O(1) amortized. Arrays only grow: a
- * simulation that has reached its largest queue allocates nothing. */
+/* The event queue is a binary heap of small entries (time, class and sequence, slot); what an event does lies
+ * in a slot array with a free list. A handle is a slot and its generation, so that a handle kept too long is
+ * harmless. Cancelling frees the slot at once and leaves the heap entry behind: the entry is stale because
+ * its sequence number, which is never used twice, is no longer the slot's. Stale entries are skipped when
+ * they come up and swept out when they are more than half of the heap, so cancelling costs O(1) amortized.
+ * Arrays only grow: a simulation that has reached its largest queue allocates nothing. */
 #include "apmw/des.h"
 
 #include <stdlib.h>

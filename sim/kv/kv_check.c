@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The prefix cache looks through itself. Block counts are summed again from the entries; order is read from the
- * stamps, which nothing else uses. */
+/* The prefix cache looks through itself. Block counts are summed again from the entries; order is read from
+ * the stamps, which nothing else uses. */
 #include <inttypes.h>
 
 #include "kv_private.h"
@@ -15,17 +15,20 @@ static apmw_status check_pins(const apmw_kv_entry *entry, apmw_error *err)
     const apmw_kv_pin *pins = apmw_kv_pins(entry);
     for (uint32_t i = 0; i < entry->n_pins; i++) {
         if (pins[i].count < 1) {
-            return apmw_error_set(err, APMW_E_INTERNAL, "L6: stream %" PRIu32 " has a pin with count %" PRId64,
-                                  entry->stream, pins[i].count);
+            return apmw_error_set(err, APMW_E_INTERNAL,
+                                  "L6: stream %" PRIu32 " has a pin with count %" PRId64, entry->stream,
+                                  pins[i].count);
         }
         if (pins[i].end <= (i == 0 ? entry->first : pins[i - 1].end)) {
-            return apmw_error_set(err, APMW_E_INTERNAL, "L6: pins of stream %" PRIu32 " are out of order at %" PRId64,
+            return apmw_error_set(err, APMW_E_INTERNAL,
+                                  "L6: pins of stream %" PRIu32 " are out of order at %" PRId64,
                                   entry->stream, pins[i].end);
         }
     }
     if (entry->pin_end != apmw_kv_pin_max(entry)) {
         return apmw_error_set(err, APMW_E_INTERNAL,
-                              "L17: stream %" PRIu32 " is pinned to block %" PRId64 " but its leases reach %" PRId64,
+                              "L17: stream %" PRIu32 " is pinned to block %" PRId64
+                              " but its leases reach %" PRId64,
                               entry->stream, entry->pin_end, apmw_kv_pin_max(entry));
     }
     return APMW_OK;
@@ -47,7 +50,8 @@ static apmw_status check_segments(const apmw_prefix_cache *cache, uint32_t index
                                   entry->stream, segment->from, segment->to, at);
         }
         if (segment->stamp >= stamp) {
-            return apmw_error_set(err, APMW_E_INTERNAL, "L17: recency grows along stream %" PRIu32 " at block %" PRId64,
+            return apmw_error_set(err, APMW_E_INTERNAL,
+                                  "L17: recency grows along stream %" PRIu32 " at block %" PRId64,
                                   entry->stream, segment->from);
         }
         stamp = segment->stamp;
@@ -56,7 +60,8 @@ static apmw_status check_segments(const apmw_prefix_cache *cache, uint32_t index
     }
     if (at != entry->end) {
         return apmw_error_set(err, APMW_E_INTERNAL,
-                              "L6: segments of stream %" PRIu32 " end at %" PRId64 ", its cached part at %" PRId64,
+                              "L6: segments of stream %" PRIu32 " end at %" PRId64
+                              ", its cached part at %" PRId64,
                               entry->stream, at, entry->end);
     }
     sum->pinned += entry->pin_end - entry->first;
@@ -79,8 +84,8 @@ static apmw_status check_ancestor(const apmw_prefix_cache *cache, const apmw_kv_
     const apmw_kv_entry *parent = &cache->entries[apmw_kv_entry_find(cache, owner)];
     if (parent->stream != owner || parent->end < entry->first) {
         return apmw_error_set(err, APMW_E_INTERNAL,
-                              "L15: stream %" PRIu32 " is cached from block %" PRId64
-                              " but stream %" PRIu32 " is not cached up to there",
+                              "L15: stream %" PRIu32 " is cached from block %" PRId64 " but stream %" PRIu32
+                              " is not cached up to there",
                               entry->stream, entry->first, owner);
     }
     if (parent->pin_end >= entry->first) {
@@ -96,7 +101,8 @@ static apmw_status check_ancestor(const apmw_prefix_cache *cache, const apmw_kv_
         i = cache->segments[i].toward_tail;
     }
     if (cache->segments[i].stamp <= cache->segments[entry->head].stamp) {
-        return apmw_error_set(err, APMW_E_INTERNAL, "L17: stream %" PRIu32 " is newer than stream %" PRIu32 " before it",
+        return apmw_error_set(err, APMW_E_INTERNAL,
+                              "L17: stream %" PRIu32 " is newer than stream %" PRIu32 " before it",
                               entry->stream, owner);
     }
     return APMW_OK;
@@ -106,13 +112,15 @@ static apmw_status check_entry(const apmw_prefix_cache *cache, uint32_t index, s
 {
     const apmw_kv_entry *entry = &cache->entries[index];
     if (apmw_kv_entry_find(cache, entry->stream) != index) {
-        return apmw_error_set(err, APMW_E_INTERNAL, "L15: stream %" PRIu32 " is cached but not found", entry->stream);
+        return apmw_error_set(err, APMW_E_INTERNAL, "L15: stream %" PRIu32 " is cached but not found",
+                              entry->stream);
     }
     const int64_t first = apmw_streams_fork(cache->streams, entry->stream) / cache->block_tokens;
-    if (entry->first != first || entry->pin_end < first || entry->end < entry->pin_end || entry->end <= first) {
+    if (entry->first != first || entry->pin_end < first || entry->end < entry->pin_end ||
+        entry->end <= first) {
         return apmw_error_set(err, APMW_E_INTERNAL,
-                              "L14: stream %" PRIu32 " has first %" PRId64 " (due %" PRId64 "), pinned to %" PRId64
-                              ", end %" PRId64,
+                              "L14: stream %" PRIu32 " has first %" PRId64 " (due %" PRId64
+                              "), pinned to %" PRId64 ", end %" PRId64,
                               entry->stream, entry->first, first, entry->pin_end, entry->end);
     }
     apmw_status status = check_pins(entry, err);
@@ -133,8 +141,8 @@ static apmw_status check_list(const apmw_prefix_cache *cache, sums *sum, apmw_er
     for (uint32_t i = cache->segments[0].newer; i != 0; i = cache->segments[i].newer) {
         const apmw_kv_segment *segment = &cache->segments[i];
         if (segment->older != previous || segment->stamp <= stamp || segment->to <= segment->from) {
-            return apmw_error_set(err, APMW_E_INTERNAL, "L17: the recency list is out of order at stamp %" PRIu64,
-                                  segment->stamp);
+            return apmw_error_set(err, APMW_E_INTERNAL,
+                                  "L17: the recency list is out of order at stamp %" PRIu64, segment->stamp);
         }
         if (segment->entry == 0) {
             sum->cached += segment->to - segment->from;
@@ -144,7 +152,8 @@ static apmw_status check_list(const apmw_prefix_cache *cache, sums *sum, apmw_er
         sum->segments++;
     }
     if (cache->segments[0].older != previous) {
-        return apmw_error_set(err, APMW_E_INTERNAL, "L17: the recency list does not end at its newest segment");
+        return apmw_error_set(err, APMW_E_INTERNAL,
+                              "L17: the recency list does not end at its newest segment");
     }
     return APMW_OK;
 }
@@ -160,13 +169,14 @@ static apmw_status check_sums(const apmw_prefix_cache *cache, const sums *sum, a
     if (cache->free < 0 || cache->taken < 0 ||
         cache->free + cache->pinned + cache->taken + cache->cached != cache->capacity) {
         return apmw_error_set(err, APMW_E_INTERNAL,
-                              "L6: free %" PRId64 " + held (%" PRId64 " pinned, %" PRId64 " taken) + cached %" PRId64
-                              " is not the capacity %" PRId64,
+                              "L6: free %" PRId64 " + held (%" PRId64 " pinned, %" PRId64
+                              " taken) + cached %" PRId64 " is not the capacity %" PRId64,
                               cache->free, cache->pinned, cache->taken, cache->cached, cache->capacity);
     }
     if (cache->inserted - cache->evicted != cache->pinned + cache->cached) {
         return apmw_error_set(err, APMW_E_INTERNAL,
-                              "L6: inserted %" PRId64 " - evicted %" PRId64 " is not pinned + cached %" PRId64,
+                              "L6: inserted %" PRId64 " - evicted %" PRId64
+                              " is not pinned + cached %" PRId64,
                               cache->inserted, cache->evicted, cache->pinned + cache->cached);
     }
     if (sum->entries != cache->used_entries || sum->segments != cache->used_segments) {

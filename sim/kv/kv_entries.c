@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Entries of the prefix cache: found by stream in an open-addressing table, and each with its pins.
- * Pins are a sorted array of (end, count). It holds one item for each distinct end among the leases that run on a
- * stream: mostly one or two, at most the sequences of a batch, so shifting it costs less than a tree would. */
+ * Pins are a sorted array of (end, count). It holds one item for each distinct end among the leases that run
+ * on a stream: mostly one or two, at most the sequences of a batch, so shifting it costs less than a tree
+ * would. */
 #include <stdlib.h>
 #include <string.h>
 

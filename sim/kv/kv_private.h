@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Inside of the prefix cache.
  *
- * An entry is the cached part of one stream's own interval: blocks [first, end), of which [first, pin_end) are pinned by
- * running leases and [pin_end, end) are evictable. An entry exists exactly while end > first. Because every lease
- * covers the whole path from the root of its stream, what is cached (and what is pinned) of a path is always a prefix
- * of it: a match is found at the deepest entry of the path and needs no look at its ancestors.
+ * An entry is the cached part of one stream's own interval: blocks [first, end), of which [first, pin_end)
+ * are pinned by running leases and [pin_end, end) are evictable. An entry exists exactly while end > first.
+ * Because every lease covers the whole path from the root of its stream, what is cached (and what is pinned)
+ * of a path is always a prefix of it: a match is found at the deepest entry of the path and needs no look at
+ * its ancestors.
  *
  * The evictable part is cut into segments, each the blocks that one lease's end released: a staircase of
  * recency, newest at the head. All segments of the cache lie in one list, oldest first, in exactly the order
- * of vLLM's free queue; a segment is evicted from its tail. Pinned blocks are in no segment: they get their place
- * when the last lease that pins them ends.
+ * of vLLM's free queue; a segment is evicted from its tail. Pinned blocks are in no segment: they get their
+ * place when the last lease that pins them ends.
  *
  * Entries and segments are indexes into growing arrays with free lists; index 0 means none. */
 #ifndef APMW_KV_PRIVATE_H
@@ -21,8 +22,8 @@
 typedef struct apmw_kv_stream {
     int64_t fork_tokens;
     apmw_stream parent;
-    apmw_stream base;  /* nearest ancestor that owns content of ours: its fork lies before our fork */
-    uint32_t depth;    /* streams that own content of ours, with ourselves */
+    apmw_stream base; /* nearest ancestor that owns content of ours: its fork lies before our fork */
+    uint32_t depth;   /* streams that own content of ours, with ourselves */
 } apmw_kv_stream;
 
 struct apmw_streams {
@@ -48,8 +49,8 @@ typedef struct apmw_kv_entry {
 } apmw_kv_entry;
 
 typedef struct apmw_kv_segment {
-    uint32_t entry;          /* 0 = dead content, or the list's own node */
-    uint32_t older, newer;   /* in the list of the whole cache; older is the next free segment when free */
+    uint32_t entry;        /* 0 = dead content, or the list's own node */
+    uint32_t older, newer; /* in the list of the whole cache; older is the next free segment when free */
     uint32_t toward_head, toward_tail; /* in the entry */
     int64_t from, to;
     uint64_t stamp; /* of the end that released it; for the self-check */
@@ -73,7 +74,8 @@ struct apmw_prefix_cache {
 
     apmw_kv_entry *entries;
     uint32_t n_entries, capacity_entries, free_entry, used_entries;
-    apmw_kv_segment *segments; /* segment 0 closes the recency list: its newer is the oldest, its older the newest */
+    apmw_kv_segment
+        *segments; /* segment 0 closes the recency list: its newer is the oldest, its older the newest */
     uint32_t n_segments, capacity_segments, free_segment, used_segments;
     int64_t reserved_segments; /* room that the ends of running leases may need */
     uint32_t *map;             /* open addressing, linear probing: entry index by stream */

@@ -101,7 +101,8 @@ void apmw_kv_segment_evict(apmw_prefix_cache *cache, int64_t n)
         segment->to -= k;
         n -= k;
         if (owner != 0) {
-            /* The oldest segment of the cache is the last of its entry: recency never grows along a stream. */
+            /* The oldest segment of the cache is the last of its entry: recency never grows along a stream.
+             */
             APMW_CHECK(segment->toward_tail == 0 && cache->entries[owner].end == segment->to + k);
             cache->entries[owner].end = segment->to;
         }

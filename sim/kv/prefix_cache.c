@@ -66,8 +66,8 @@ static const apmw_kv_stream *stream_of(const apmw_prefix_cache *cache, apmw_stre
     return &cache->streams->items[stream];
 }
 
-/* Blocks of the longest cached prefix. The path is walked upward; the deepest stream with anything cached decides,
- * because what is cached of a path is a prefix of it. */
+/* Blocks of the longest cached prefix. The path is walked upward; the deepest stream with anything cached
+ * decides, because what is cached of a path is a prefix of it. */
 static int64_t match_blocks(const apmw_prefix_cache *cache, apmw_stream stream, int64_t n_prompt)
 {
     APMW_CHECK(n_prompt >= 1);
@@ -146,8 +146,8 @@ static uint32_t list_path(apmw_prefix_cache *cache, apmw_stream stream, int64_t 
     return n;
 }
 
-/* Room for all that a lease on this stream may need until its end, so that only begin and commit can run out of
- * memory: a segment for each stream of its path, and the scratch. */
+/* Room for all that a lease on this stream may need until its end, so that only begin and commit can run out
+ * of memory: a segment for each stream of its path, and the scratch. */
 static bool reserve_lease(apmw_prefix_cache *cache, apmw_stream stream)
 {
     const uint32_t depth = stream_of(cache, stream)->depth;
@@ -221,14 +221,16 @@ static void begin(apmw_prefix_cache *cache, apmw_stream stream, int64_t n_prompt
     }
 }
 
-void apmw_prefix_cache_begin(apmw_prefix_cache *cache, apmw_stream stream, int64_t n_prompt, apmw_kv_lease *lease)
+void apmw_prefix_cache_begin(apmw_prefix_cache *cache, apmw_stream stream, int64_t n_prompt,
+                             apmw_kv_lease *lease)
 {
     begin(cache, stream, n_prompt, lease);
     cache->query_tokens += n_prompt;
     cache->hit_tokens += lease->matched_tokens;
 }
 
-void apmw_prefix_cache_resume(apmw_prefix_cache *cache, apmw_stream stream, int64_t n_prompt, apmw_kv_lease *lease)
+void apmw_prefix_cache_resume(apmw_prefix_cache *cache, apmw_stream stream, int64_t n_prompt,
+                              apmw_kv_lease *lease)
 {
     begin(cache, stream, n_prompt, lease);
 }
@@ -241,7 +243,8 @@ bool apmw_prefix_cache_take(apmw_prefix_cache *cache, apmw_kv_lease *lease, int6
         return false;
     }
     if (n_blocks > cache->free) {
-        const int64_t evict = n_blocks - cache->free; /* law L17: nothing is evicted while a free block would do */
+        const int64_t evict =
+            n_blocks - cache->free; /* law L17: nothing is evicted while a free block would do */
         apmw_kv_segment_evict(cache, evict);
         cache->evicted += evict;
         cache->cached -= evict;
@@ -271,7 +274,8 @@ void apmw_prefix_cache_commit(apmw_prefix_cache *cache, apmw_kv_lease *lease, in
         cache->out_of_memory = true;
         return;
     }
-    for (uint32_t i = n_parts; i-- > 0;) { /* from the root, so that the path is cached up to its parts' first */
+    for (uint32_t i = n_parts;
+         i-- > 0;) { /* from the root, so that the path is cached up to its parts' first */
         apmw_kv_part *part = &cache->path[i];
         if (part->entry == 0) {
             part->entry = apmw_kv_entry_new(cache, part->stream, part->first);
@@ -324,7 +328,8 @@ void apmw_prefix_cache_end(apmw_prefix_cache *cache, apmw_kv_lease *lease, int64
     APMW_CHECK(dead <= own);
     const uint32_t n_parts = list_path(cache, lease->stream, 0, lease->committed_blocks);
     if (dead > 0) {
-        if (apmw_kv_segment_reserve(cache, (int64_t)cache->used_segments + cache->reserved_segments + n_parts + 1)) {
+        if (apmw_kv_segment_reserve(cache,
+                                    (int64_t)cache->used_segments + cache->reserved_segments + n_parts + 1)) {
             apmw_kv_segment_append(cache, 0, 0, dead); /* the end of the sequence: the first to go */
             cache->free -= dead;
             cache->cached += dead;
@@ -351,7 +356,8 @@ size_t apmw_prefix_cache_bytes(const apmw_prefix_cache *cache)
 {
     size_t n = sizeof *cache + cache->capacity_entries * sizeof *cache->entries +
                cache->capacity_segments * sizeof *cache->segments +
-               ((size_t)cache->map_mask + 1) * sizeof *cache->map + cache->capacity_path * sizeof *cache->path;
+               ((size_t)cache->map_mask + 1) * sizeof *cache->map +
+               cache->capacity_path * sizeof *cache->path;
     for (uint32_t i = 1; i < cache->n_entries; i++) {
         if (cache->entries[i].pins != NULL) {
             n += cache->entries[i].capacity_pins * sizeof *cache->entries[i].pins;

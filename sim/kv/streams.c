@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Content identity: a forest of streams. Beside its parent each stream knows its base, the nearest ancestor
- * that still owns some of its content; forks that add nothing in between are skipped, which keeps walks short. */
+ * that still owns some of its content; forks that add nothing in between are skipped, which keeps walks
+ * short. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -48,10 +49,9 @@ apmw_stream apmw_streams_new(apmw_streams *streams, apmw_stream parent, int64_t 
     APMW_CHECK(parent < streams->n);
     APMW_CHECK(fork_tokens >= 0 && (parent != 0 || fork_tokens == 0));
     if (streams->n == streams->capacity) {
-        apmw_kv_stream *larger =
-            streams->n == UINT32_MAX
-                ? NULL
-                : apmw_kv_grow(streams->items, &streams->capacity, 0, sizeof *streams->items);
+        apmw_kv_stream *larger = streams->n == UINT32_MAX ? NULL
+                                                          : apmw_kv_grow(streams->items, &streams->capacity,
+                                                                         0, sizeof *streams->items);
         if (larger == NULL) {
             return 0;
         }

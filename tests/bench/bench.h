@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* For benches: a monotonic clock and the head of their JSON result. Header only, since benches link no test code. */
+/* For benches: a monotonic clock and the head of their JSON result. Header only, since benches link no test
+ * code. */
 #ifndef APMW_BENCH_H
 #define APMW_BENCH_H
 #include <stdio.h>

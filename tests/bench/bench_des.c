@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Events a second in the hold model (each event schedules the next, so the queue keeps its size; Vaucher and Duval
- * 1975), without and with cancels: in the second, every event also cancels and replaces a random other one, as an
- * engine does whose stretch is cut short by an arrival. */
+/* Events a second in the hold model (each event schedules the next, so the queue keeps its size; Vaucher and
+ * Duval 1975), without and with cancels: in the second, every event also cancels and replaces a random other
+ * one, as an engine does whose stretch is cut short by an arrival. */
 #include <stdlib.h>
 
 #include "apmw/des.h"
@@ -33,13 +33,13 @@ static void on_event(apmw_des *des, void *subject, uint64_t argument)
     }
     h->left--;
     const apmw_time now = apmw_des_now(des);
-    h->handles[argument] = apmw_des_schedule(des, now + 1 + (apmw_time)(draw(h) % 1000000), APMW_EVENT_CLIENT, on_event,
-                                             h, argument);
+    h->handles[argument] = apmw_des_schedule(des, now + 1 + (apmw_time)(draw(h) % 1000000), APMW_EVENT_CLIENT,
+                                             on_event, h, argument);
     if (h->cancels) {
         const uint64_t other = draw(h) % h->n;
         apmw_des_cancel(des, &h->handles[other]);
-        h->handles[other] = apmw_des_schedule(des, now + 1 + (apmw_time)(draw(h) % 1000000), APMW_EVENT_ENGINE,
-                                              on_event, h, other);
+        h->handles[other] = apmw_des_schedule(des, now + 1 + (apmw_time)(draw(h) % 1000000),
+                                              APMW_EVENT_ENGINE, on_event, h, other);
     }
 }
 
@@ -73,8 +73,8 @@ int main(int argc, char **argv)
     for (int i = 0; i < 3; i++) {
         const double plain = events_per_s(sizes[i], events, false);
         const double cancelled = events_per_s(sizes[i], events, true);
-        printf("%s{\"queue\":%llu,\"events_per_s\":%.4g,\"events_per_s_with_a_cancel_each\":%.4g}", i == 0 ? "" : ",",
-               (unsigned long long)sizes[i], plain, cancelled);
+        printf("%s{\"queue\":%llu,\"events_per_s\":%.4g,\"events_per_s_with_a_cancel_each\":%.4g}",
+               i == 0 ? "" : ",", (unsigned long long)sizes[i], plain, cancelled);
     }
     printf("]}\n");
     return 0;

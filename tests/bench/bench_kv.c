@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Turns a second of the prefix cache: begin, two prompt chunks, decode growth and end, of 1,000 conversations that grow
- * from 100K to 200K tokens and then begin anew, with 64 leases running at once. Once in a pool that holds them all, once
- * in one that holds a third (so that most turns evict and recompute), and once with contexts a tenth as long in a pool a
- * tenth as large: the cost must not follow the length. Forked: each turn is a stream of its own, forked from the last
- * (output that is not re-used), so that paths are up to 100 streams deep. */
+/* Turns a second of the prefix cache: begin, two prompt chunks, decode growth and end, of 1,000 conversations
+ * that grow from 100K to 200K tokens and then begin anew, with 64 leases running at once. Once in a pool that
+ * holds them all, once in one that holds a third (so that most turns evict and recompute), and once with
+ * contexts a tenth as long in a pool a tenth as large: the cost must not follow the length. Forked: each turn
+ * is a stream of its own, forked from the last (output that is not re-used), so that paths are up to 100
+ * streams deep. */
 #include <stdlib.h>
 
 #include "apmw/kv.h"
@@ -35,8 +36,8 @@ typedef struct running {
 
 static bool take_to(apmw_prefix_cache *cache, apmw_kv_lease *lease, int64_t n_tokens)
 {
-    return apmw_prefix_cache_take(cache, lease,
-                                  (n_tokens + BLOCK - 1) / BLOCK - lease->pinned_blocks - lease->taken_blocks);
+    return apmw_prefix_cache_take(
+        cache, lease, (n_tokens + BLOCK - 1) / BLOCK - lease->pinned_blocks - lease->taken_blocks);
 }
 
 static void finish(apmw_prefix_cache *cache, running *r, bool forked)
@@ -104,7 +105,8 @@ static void run(const char *name, int64_t base, int64_t pool_tokens, bool forked
     apmw_prefix_cache_stats(cache, &s);
     apmw_error err;
     const bool sound = apmw_prefix_cache_check(cache, &err) == APMW_OK;
-    printf("{\"case\":\"%s\",\"context_tokens\":%lld,\"turns_per_s\":%.4g,\"hit_rate\":%.4f,\"evicted_blocks\":%lld,"
+    printf("{\"case\":\"%s\",\"context_tokens\":%lld,\"turns_per_s\":%.4g,\"hit_rate\":%.4f,\"evicted_"
+           "blocks\":%lld,"
            "\"bytes\":%zu,\"sound\":%s}",
            name, (long long)base, (double)turns / seconds, (double)s.hit_tokens / (double)s.query_tokens,
            (long long)s.evicted_blocks, apmw_prefix_cache_bytes(cache), sound ? "true" : "false");

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Makes the N-th allocation of the program fail, and counts what is allocated now, so that a test sees leaks. Include it in one file of a test program: its definitions take the
- * place of the C library's (glibc names its own __libc_malloc and so on). Under AddressSanitizer, which
- * has its own, FAILING_ALLOC is 0 and the tests that need it are to be skipped. */
+/* Makes the N-th allocation of the program fail, and counts what is allocated now, so that a test sees leaks.
+ * Include it in one file of a test program: its definitions take the place of the C library's (glibc names
+ * its own __libc_malloc and so on). Under AddressSanitizer, which has its own, FAILING_ALLOC is 0 and the
+ * tests that need it are to be skipped. */
 #ifndef APMW_TEST_FAILING_ALLOC_H
 #define APMW_TEST_FAILING_ALLOC_H
 #include <stddef.h>

@@ -30,9 +30,9 @@ typedef struct apmw_event_handle {
 apmw_des *apmw_des_create(void);
 void apmw_des_free(apmw_des *des);
 apmw_time apmw_des_now(const apmw_des *des);
-/* when >= now (checked; an event may schedule at its own instant, and of any class: it runs after the present one).
- * A zero handle means out of memory; apmw_des_run then returns APMW_E_NOMEM, at once and from then on. Costs
- * O(log n); nothing is allocated once the queue has reached its largest size. */
+/* when >= now (checked; an event may schedule at its own instant, and of any class: it runs after the present
+ * one). A zero handle means out of memory; apmw_des_run then returns APMW_E_NOMEM, at once and from then on.
+ * Costs O(log n); nothing is allocated once the queue has reached its largest size. */
 apmw_event_handle apmw_des_schedule(apmw_des *des, apmw_time when, apmw_event_class cls, apmw_event_fn fn,
                                     void *subject, uint64_t argument);
 /* Cancelling an event that has run (or is running), or a zero handle, does nothing. Clears *handle. O(1)
@@ -40,8 +40,8 @@ apmw_event_handle apmw_des_schedule(apmw_des *des, apmw_time when, apmw_event_cl
 void apmw_des_cancel(apmw_des *des, apmw_event_handle *handle);
 bool apmw_des_pending(const apmw_des *des, apmw_event_handle handle);
 /* Runs until the queue is empty, apmw_des_stop is called, or the next event is later than `until`
- * (the clock then stands at `until`; in the other cases at the last event). Events at `until` itself run. May be
- * called again to go on, not from inside an event (checked). */
+ * (the clock then stands at `until`; in the other cases at the last event). Events at `until` itself run. May
+ * be called again to go on, not from inside an event (checked). */
 apmw_status apmw_des_run(apmw_des *des, apmw_time until);
 /* Ends the run after the present event; a later apmw_des_run goes on. */
 void apmw_des_stop(apmw_des *des);

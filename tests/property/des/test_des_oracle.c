@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The queue against a sorted list: random schedules, cancels and stops, from outside and from inside events. After
- * every event the list must name the same event as the queue, at the same time. Times are drawn from a small
- * range so that most of them tie. */
+/* The queue against a sorted list: random schedules, cancels and stops, from outside and from inside events.
+ * After every event the list must name the same event as the queue, at the same time. Times are drawn from a
+ * small range so that most of them tie. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -52,8 +52,8 @@ static void schedule_one(world *w)
     e.handle = apmw_des_schedule(w->des, e.when, (apmw_event_class)e.cls, on_event, w, e.name);
     assert_int_not_equal(e.handle.generation, 0);
     size_t i = w->n;
-    while (i > 0 && (w->list[i - 1].when > e.when ||
-                     (w->list[i - 1].when == e.when && w->list[i - 1].cls > e.cls))) {
+    while (i > 0 &&
+           (w->list[i - 1].when > e.when || (w->list[i - 1].when == e.when && w->list[i - 1].cls > e.cls))) {
         i--;
     }
     memmove(&w->list[i + 1], &w->list[i], (w->n - i) * sizeof e);

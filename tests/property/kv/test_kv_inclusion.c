@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* LRU inclusion: on the same sequence of accesses a larger pool never loses a hit (Mattson et al. 1970, stack
- * algorithms). Requests run one after the other here: with overlapping ones a larger pool may hold duplicates that
- * the smaller does not, and the law need not hold request by request. */
+ * algorithms). Requests run one after the other here: with overlapping ones a larger pool may hold duplicates
+ * that the smaller does not, and the law need not hold request by request. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -38,7 +38,8 @@ static void run_sequence(uint64_t seed, int64_t hits[N_POOLS])
     apmw_streams *streams = apmw_streams_create();
     apmw_stream known[N_STREAMS];
     for (uint64_t i = 0; i < N_STREAMS; i++) {
-        const apmw_stream parent = i == 0 || apmw_rng_below(&rng, 5) == 0 ? 0 : known[apmw_rng_below(&rng, i)];
+        const apmw_stream parent =
+            i == 0 || apmw_rng_below(&rng, 5) == 0 ? 0 : known[apmw_rng_below(&rng, i)];
         known[i] = apmw_streams_new(streams, parent,
                                     parent == 0 ? 0 : (int64_t)apmw_rng_below(&rng, (uint64_t)longest / 2));
     }
@@ -60,8 +61,9 @@ static void run_sequence(uint64_t seed, int64_t hits[N_POOLS])
         for (int p = 0; p < N_POOLS; p++) {
             const int64_t hit = serve(pools[p], stream, n_prompt, n_kv, kept, chunk);
             if (hit < before) {
-                fail_msg("sequence %" PRIu64 ", request %d: pool %d hits %" PRId64 " tokens, a smaller one %" PRId64, seed,
-                         r, p, hit, before);
+                fail_msg("sequence %" PRIu64 ", request %d: pool %d hits %" PRId64
+                         " tokens, a smaller one %" PRId64,
+                         seed, r, p, hit, before);
             }
             before = hit;
             hits[p] += hit;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The interval cache against a naive one that keeps every block: (owner stream, block index, pins, last use), and
- * finds everything by scanning. Random forests of streams, prompts, growth, concurrent leases, a pool that is far
- * too small, preemption and resumption, dead output, blocks taken for the batch. After every operation
- * hits, evictions and all counts must be equal, and the cache's own laws must hold. */
+/* The interval cache against a naive one that keeps every block: (owner stream, block index, pins, last use),
+ * and finds everything by scanning. Random forests of streams, prompts, growth, concurrent leases, a pool
+ * that is far too small, preemption and resumption, dead output, blocks taken for the batch. After every
+ * operation hits, evictions and all counts must be equal, and the cache's own laws must hold. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -194,13 +194,13 @@ static int64_t below(world *w, int64_t n)
     return (int64_t)apmw_rng_below(&w->rng, (uint64_t)n);
 }
 
-#define SAME(w, a, b)                                                                                                  \
-    do {                                                                                                               \
-        const int64_t a_ = (a), b_ = (b);                                                                              \
-        if (a_ != b_) {                                                                                                \
-            fail_msg("sequence %" PRIu64 ", operation %d: %s is %" PRId64 ", the naive cache has %" PRId64, (w)->seed,   \
-                     (w)->operation, #a, a_, b_);                                                                      \
-        }                                                                                                              \
+#define SAME(w, a, b)                                                                                        \
+    do {                                                                                                     \
+        const int64_t a_ = (a), b_ = (b);                                                                    \
+        if (a_ != b_) {                                                                                      \
+            fail_msg("sequence %" PRIu64 ", operation %d: %s is %" PRId64 ", the naive cache has %" PRId64,  \
+                     (w)->seed, (w)->operation, #a, a_, b_);                                                 \
+        }                                                                                                    \
     } while (0)
 
 static void compare(world *w)
@@ -277,7 +277,8 @@ static void end(world *w, job *j, bool dead)
     w->duplicates += j->naive.committed - j->naive.matched - j->naive.inserted;
     int64_t dead_tokens = 0;
     if (dead) {
-        dead_tokens = below(w, (j->lease.taken_blocks - j->lease.inserted_blocks + 1) * w->naive.block_tokens);
+        dead_tokens =
+            below(w, (j->lease.taken_blocks - j->lease.inserted_blocks + 1) * w->naive.block_tokens);
     }
     apmw_prefix_cache_end(w->cache, &j->lease, dead_tokens);
     naive_end(&w->naive, &j->naive, dead_tokens);
@@ -285,7 +286,8 @@ static void end(world *w, job *j, bool dead)
     j->active = false;
 }
 
-/* A chunk of prompt or some decode steps: the blocks are taken by the lease or for the batch, then committed or not. */
+/* A chunk of prompt or some decode steps: the blocks are taken by the lease or for the batch, then committed
+ * or not. */
 static void compute(world *w, job *j)
 {
     const int64_t most = j->total - j->computed;
@@ -399,8 +401,8 @@ static void test_equal_to_the_naive_cache(void **state)
         evicted += w->naive.evicted;
         duplicates += w->duplicates;
     }
-    print_message("%" PRId64 " tokens hit, %" PRId64 " blocks evicted, %" PRId64 " computed twice\n", hits, evicted,
-                  duplicates);
+    print_message("%" PRId64 " tokens hit, %" PRId64 " blocks evicted, %" PRId64 " computed twice\n", hits,
+                  evicted, duplicates);
     /* The sequences must reach what they are for. */
     assert_true(hits > 100 * N_SEQUENCES);
     assert_true(evicted > 100 * N_SEQUENCES);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Each allocation of a run of the event queue fails once: the zero handle and APMW_E_NOMEM tell. And once the queue has
- * had its largest size, nothing is allocated. */
+/* Each allocation of a run of the event queue fails once: the zero handle and APMW_E_NOMEM tell. And once the
+ * queue has had its largest size, nothing is allocated. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

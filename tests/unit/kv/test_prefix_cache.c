@@ -41,8 +41,8 @@ static void expect(const fixture *f, int64_t free_blocks, int64_t held, int64_t 
     }
 }
 
-/* A whole request: n_prompt tokens of prompt, n_out of output of which the last is in no KV; output_kept as the engine
- * has it. Returns the hit. */
+/* A whole request: n_prompt tokens of prompt, n_out of output of which the last is in no KV; output_kept as
+ * the engine has it. Returns the hit. */
 static int64_t serve(const fixture *f, apmw_stream stream, int64_t n_prompt, int64_t n_out, bool output_kept)
 {
     const int64_t block = apmw_prefix_cache_block_tokens(f->cache);
@@ -181,7 +181,7 @@ static void test_eviction_takes_the_tail_of_the_oldest(void **state)
     serve(&f, b, 16, 1, true);
     expect(&f, 2, 0, 8);
     apmw_kv_lease lease;
-    apmw_prefix_cache_begin(f.cache, 0, 100, &lease); /* no identity: nothing found */
+    apmw_prefix_cache_begin(f.cache, 0, 100, &lease);        /* no identity: nothing found */
     assert_true(apmw_prefix_cache_take(f.cache, &lease, 3)); /* 2 free, then one of a's */
     expect(&f, 0, 3, 7);
     assert_int_equal(apmw_prefix_cache_match(f.cache, a, 100), 12);
@@ -340,7 +340,8 @@ static void test_blocks_of_one_token(void **state)
     drop(&f);
 }
 
-/* A thousand agents that each play a thousand trajectories: memory follows what is cached, not what ever was. */
+/* A thousand agents that each play a thousand trajectories: memory follows what is cached, not what ever was.
+ */
 static void test_memory_follows_the_pool(void **state)
 {
     (void)state;
