@@ -31,7 +31,7 @@ int64_t apmw_seq_wanted_blocks(const apmw_engine *engine, const apmw_seq *seq)
 {
     int64_t blocks = apmw_engine_blocks(engine, seq->request->record.n_prompt + seq->produced);
     if (engine->config.batching == APMW_BATCHING_SGLANG)
-        blocks++;
+        blocks += apmw_engine_blocks(engine, engine->tokens_per_seq);
     if (blocks < seq->reserved_blocks)
         blocks = seq->reserved_blocks;
     return blocks < engine->config.kv_blocks ? blocks : engine->config.kv_blocks;

@@ -61,7 +61,8 @@ static void limit_steps(apmw_engine *engine, apmw_fast *fast)
     bool candidates = false;
     for (int i = 0; i < c->n_ranks; i++) {
         const apmw_rank *rank = &fast->ranks[i];
-        if (rank->n_chunks > 0)
+        /* What has given way leaves room that the next step may use. */
+        if (rank->n_chunks > 0 || rank->preempted)
             n = 1;
         if (!rank->decodes)
             continue;
