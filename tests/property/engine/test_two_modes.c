@@ -3,10 +3,10 @@
  * microsecond, on random closed-loop conversations over every scheduler, with small pools, ranks and drafts. */
 #include "engine_rig.h"
 #include <math.h>
-#include <stdio.h>
 #include "apmw/rng.h"
+#include "test_support.h"
 
-enum { MAX_AGENTS = 12, MAX_TURNS = 8, MAX_LOOKS = 40 };
+enum { MAX_AGENTS = 30, MAX_TURNS = 8, MAX_LOOKS = 40 };
 
 typedef struct case_ {
     uint64_t seed;
@@ -58,7 +58,7 @@ static case_ make_case(uint64_t seed)
     *e = rig_config();
     e->batching = (apmw_batching)(seed % 3);
     e->n_ranks = draw(&c, "one rank", 0, 0) < 0.5 ? 1 : (int)range(&c, "ranks", 2, 4);
-    e->max_num_seqs = range(&c, "seqs", 1, 8);
+    e->max_num_seqs = draw(&c, "few", 0, 0) < 0.5 ? range(&c, "seqs", 1, 4) : range(&c, "seqs", 5, 20);
     e->block_tokens = (const int64_t[]){1, 4, 16, 64}[range(&c, "block", 0, 3)];
     c.mean_prompt = range(&c, "prompt", 5, 150);
     c.mean_out = range(&c, "out", 1, 200);
@@ -77,7 +77,7 @@ static case_ make_case(uint64_t seed)
     }
     /* From a pool that one long conversation fills to one that is never full. */
     const int64_t longest = (c.mean_prompt + c.mean_out) * c.n_turns;
-    e->kv_blocks = longest * range(&c, "kv", 1, 6) / e->block_tokens + 4;
+    e->kv_blocks = longest * range(&c, "kv", 5, 40) / (10 * e->block_tokens) + 4;
     e->prefix_caching = draw(&c, "caching", 0, 0) < 0.7;
     e->recv_interval = draw(&c, "recv", 0, 0) < 0.6 ? (int)range(&c, "interval", 2, 40) : 0;
     if (draw(&c, "wait", 0, 0) < 0.6) {
@@ -204,6 +204,35 @@ static void check_laws(const apmw_engine_config *config, const apmw_request_reco
     assert_true(r->n_preemptions > 0 || r->n_recomputed == 0);
 }
 
+/* L9: between two steps nothing is in the engine. L10: first come, first served on each rank. L8. */
+static void check_schedule(const case_ *c, const engine_rig *rig)
+{
+    const apmw_engine_config *e = &c->config;
+    for (size_t i = 0; i < rig->n_requests; i++)
+        for (size_t j = i + 1; j < rig->n_requests; j++) {
+            const apmw_request_record *x = &rig->requests[i]->record, *y = &rig->requests[j]->record;
+            if (x->rank == y->rank && x->rank >= 0 && y->admitted < x->admitted)
+                fail_msg("seed %llu: L10: request %llu was admitted before %llu", (unsigned long long)c->seed,
+                         (unsigned long long)y->id, (unsigned long long)x->id);
+        }
+    for (size_t i = 0; i < rig->n_steps; i++) {
+        const apmw_step_record *s = &rig->steps[i];
+        const int64_t tokens = s->n_seqs * (1 + e->draft_tokens) + s->prefill_tokens;
+        if (e->batching != APMW_BATCHING_SGLANG)
+            assert_true(tokens <= e->n_ranks * e->max_num_batched_tokens);
+        assert_true(s->prefill_tokens <= e->n_ranks * e->max_num_batched_tokens);
+        assert_true(s->n_seqs <= e->n_ranks * e->max_num_seqs);
+        const apmw_time from = i == 0 ? 0 : rig->steps[i - 1].end;
+        for (size_t j = 0; j < rig->n_requests && from < s->begin && e->frontend_ns_per_token == 0.0; j++) {
+            const apmw_request_record *r = &rig->requests[j]->record;
+            if (r->state == APMW_REQUEST_DONE && r->submitted + e->request_overhead_ns < s->begin &&
+                r->done > from)
+                fail_msg("seed %llu: L9: idle from %lld to %lld with request %llu", (unsigned long long)c->seed,
+                         (long long)from, (long long)s->begin, (unsigned long long)r->id);
+        }
+    }
+}
+
 typedef struct totals {
     int64_t hits, preemptions, rejected, requests, stretches, steps;
 } totals;
@@ -269,6 +298,8 @@ static void compare(const case_ *c, totals *sum)
     assert_true(fabs(kernel[0] - kernel[1]) <= 1e-9 * kernel[1]);
     assert_true(fabs(bytes[0] - bytes[1]) <= 1e-9 * bytes[1]);
     assert_true(fabs(flops[0] - flops[1]) <= 1e-9 * flops[1]);
+    check_schedule(c, a);
+    check_schedule(c, b);
     sum->requests += (int64_t)a->n_requests;
     sum->stretches += (int64_t)a->n_steps;
     sum->steps += (int64_t)b->n_steps;
@@ -281,20 +312,19 @@ static void compare(const case_ *c, totals *sum)
 static void both_modes_agree(void **state)
 {
     (void)state;
-    const char *text = getenv("APMW_CASES"), *from = getenv("APMW_FIRST_CASE");
-    const uint64_t first = from ? strtoull(from, NULL, 10) : 0;
-    const uint64_t n = text ? strtoull(text, NULL, 10) : 600;
     totals sum = {0};
-    for (uint64_t seed = first; seed < first + n; seed++) {
+    int n = 0;
+    for_each_seed(seed, 1000) {
         const case_ c = make_case(seed);
         compare(&c, &sum);
+        n++;
     }
     print_message("%lld requests, %lld hit tokens, %lld preemptions, %lld rejected, %lld steps in %lld events\n",
                   (long long)sum.requests, (long long)sum.hits, (long long)sum.preemptions, (long long)sum.rejected,
                   (long long)sum.steps, (long long)sum.stretches);
     /* The cases reach what they are about. */
-    if (n >= 600) {
-        assert_true(sum.hits > 0 && sum.preemptions > 100 && sum.rejected > 0);
+    if (n >= 1000) {
+        assert_true(sum.hits > 0 && sum.preemptions > 1000 && sum.rejected > 0);
         assert_true(sum.stretches < sum.steps / 4);
     }
 }
