@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "apmw/trace.h"
 #include "cli.h"
 
 typedef struct options {
@@ -26,7 +27,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 static const struct argp parser = {
     .parser = parse,
     .args_doc = "[KIND]",
-    .doc = "Lists what this program knows: commands, platforms, accelerators and models.\v"
+    .doc = "Lists what this program knows. KIND is one of commands, platforms, accelerators, models, "
+           "trace-formats and "
+           "generators; without it all are listed.\v"
            "Example: apmw list platforms --format csv",
 };
 
@@ -86,15 +89,31 @@ static void list_models(apmw_cli *cli, apmw_table *table)
     list_files(cli, table, "model", "hwmodels/models");
 }
 
+static void list_trace_formats(apmw_cli *cli, apmw_table *table)
+{
+    (void)cli;
+    size_t n;
+    const apmw_trace_format *const *formats = apmw_trace_formats(&n);
+    for (size_t i = 0; i < n; i++)
+        row(table, "trace format", formats[i]->name, formats[i]->documentation);
+}
+
+static void list_generators(apmw_cli *cli, apmw_table *table)
+{
+    (void)cli;
+    size_t n;
+    const apmw_synth *generators = apmw_synth_list(&n);
+    for (size_t i = 0; i < n; i++)
+        row(table, "generator", generators[i].name, generators[i].documentation);
+}
+
 /* One line a kind; a new kind is one function and one line. */
 static const struct {
     const char *name;
     void (*list)(apmw_cli *cli, apmw_table *table);
 } kinds[] = {
-    {"commands", list_commands},
-    {"platforms", list_platforms},
-    {"accelerators", list_accelerators},
-    {"models", list_models},
+    {"commands", list_commands}, {"platforms", list_platforms},         {"accelerators", list_accelerators},
+    {"models", list_models},     {"trace-formats", list_trace_formats}, {"generators", list_generators},
 };
 enum { N_KINDS = sizeof kinds / sizeof kinds[0] };
 
@@ -124,4 +143,5 @@ static int run(apmw_cli *cli, int argc, char **argv)
     return apmw_cli_unknown(cli, "kind", o.what, names, N_KINDS);
 }
 
-const apmw_command apmw_command_list = {"list", "List commands, platforms, accelerators and models", run};
+const apmw_command apmw_command_list = {
+    "list", "List commands, platforms, accelerators, models, trace formats and generators", run};
