@@ -10,7 +10,7 @@
 #include "apmw/text.h"
 #include "private.h"
 
-static const apmw_tr_format *const formats[] = {&apmw_tr_format_jsonl, &apmw_tr_format_weka,
+static const apmw_tr_format *const formats[] = {&apmw_tr_format_jsonl, &apmw_tr_format_h5, &apmw_tr_format_weka,
                                                 &apmw_tr_format_mooncake};
 enum { N_FORMATS = sizeof formats / sizeof formats[0] };
 
@@ -18,7 +18,8 @@ const apmw_trace_format *const *apmw_trace_formats(size_t *n)
 {
     /* `about` is the first member, so a format's address is that of its public part. */
     static const apmw_trace_format *const list[N_FORMATS] = {
-        &apmw_tr_format_jsonl.about, &apmw_tr_format_weka.about, &apmw_tr_format_mooncake.about};
+        &apmw_tr_format_jsonl.about, &apmw_tr_format_h5.about, &apmw_tr_format_weka.about,
+        &apmw_tr_format_mooncake.about};
     *n = N_FORMATS;
     return list;
 }
@@ -150,7 +151,8 @@ static apmw_status sniff(const char *path, const apmw_tr_format **out, apmw_erro
     size_t n = fread(head, 1, sizeof head, file);
     fclose(file);
     if (n == sizeof head && memcmp(head, h5_magic, sizeof head) == 0) {
-        return apmw_error_set(err, APMW_E_DATA, "%s: HDF5 traces are not read yet", path);
+        *out = &apmw_tr_format_h5;
+        return APMW_OK;
     }
     return sniff_text(path, out, err);
 }
@@ -266,7 +268,7 @@ apmw_status apmw_trace_save(const apmw_trace *trace, const char *path, apmw_erro
         return apmw_tr_save_jsonl(trace, path, -1, err);
     }
     if (ends_with(path, ".h5")) {
-        return apmw_error_set(err, APMW_E_USAGE, "%s: HDF5 traces are not written yet", path);
+        return apmw_tr_save_h5(trace, path, err);
     }
     return apmw_error_set(err, APMW_E_USAGE,
                           "%s: the name must end in .jsonl, .jsonl.zst or .h5, which says the format to write", path);

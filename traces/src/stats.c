@@ -6,8 +6,8 @@
  *   turns     main-line turns of a trajectory        isl, osl  prompt and output tokens of a turn
  *   last_isl  prompt of the last main-line turn      delay_s   before each turn but the first, seconds
  *   uncached  tokens of each turn but the first that an infinite cache must compute
- *   growth    prompt tokens added by a clean append: the prompt grows and at most its last two blocks (64 tokens at
- *             least) differ from the previous one. Compactions and prefix edits have no growth.
+ *   growth    prompt tokens added by a clean append: the prompt does not shrink, and of the previous prompt at most the
+ *             last two whole blocks (or 128 tokens) are not repeated. Compactions and prefix edits have no growth.
  *
  * Infinite cache: nothing is evicted, only whole blocks are kept. A turn hits floor(shared / block) * block tokens,
  * where shared is what it has in common with its parent. No longer match exists elsewhere in the trajectory, because
@@ -86,31 +86,73 @@ static group *group_of(group **groups, size_t *n, int32_t id)
     return &more[lo];
 }
 
-static void measure(const apmw_trajectory *t, int64_t block, bool output_cached, group *shared, sample *samples,
-                    apmw_trace_stats *out, double *hit, double *hit_shared)
+/* Tokens that the prompts of two turns have in common: what each hands on to the next on the way to where their
+ * ancestries meet, or the shared prefix when they do not. */
+static int64_t common_tokens(const apmw_trajectory *t, int32_t a, int32_t b)
 {
-    int32_t previous = -1, main_turns = 0;
-    int64_t own = 0; /* of the shared prefix, cached by this trajectory alone */
-    int64_t slack = 2 * block < 64 ? 64 : 2 * block;
+    int64_t common = INT64_MAX;
+    while (a != b && (a >= 0 || b >= 0)) {
+        int32_t *later = a > b ? &a : &b;
+        const apmw_turn *turn = &t->turns[*later];
+        common = smaller(common, turn->parent >= 0 ? turn->shared_in : t->global_tokens);
+        *later = turn->parent;
+    }
+    return smaller(common, a >= 0 ? t->turns[a].n_in : t->global_tokens);
+}
+
+/* Numbers of a run over all trajectories. */
+typedef struct counters {
+    int64_t block;
+    bool output_cached;
+    double hit, hit_shared, hit_previous, blocks, found;
+} counters;
+
+/* Hits of one turn; returns that of an infinite cache that holds this trajectory alone. `own` is how much of the
+ * shared prefix this trajectory has brought in. */
+static int64_t count_hits(const apmw_trajectory *t, int32_t i, int32_t previous, int64_t *own, group *shared,
+                          counters *c)
+{
+    const apmw_turn *u = &t->turns[i];
+    int64_t tokens = hit_of(t, i, c->block, c->output_cached), with_groups = tokens, content = u->shared_in;
+    if (u->parent == -1) {
+        int64_t whole = shared != NULL && shared->cached > *own ? shared->cached : *own;
+        content = smaller(whole, t->global_tokens);
+        tokens = floor_to(smaller(*own, t->global_tokens), c->block);
+        with_groups = floor_to(content, c->block);
+        *own = t->global_tokens;
+        if (shared != NULL && *own > shared->cached) {
+            shared->cached = *own;
+        }
+    }
+    if (previous >= 0) {
+        c->hit_previous += (double)(u->parent == previous ? tokens
+                                                          : floor_to(common_tokens(t, i, previous), c->block));
+    }
+    c->hit += (double)tokens;
+    c->hit_shared += (double)with_groups;
+    double blocks = (double)((u->n_in + c->block - 1) / c->block);
+    c->blocks += blocks;
+    c->found += content == u->n_in ? blocks : (double)(with_groups / c->block);
+    return tokens;
+}
+
+static void measure(const apmw_trajectory *t, group *shared, int32_t *last, sample *samples, apmw_trace_stats *out,
+                    counters *c)
+{
+    int32_t main_turns = 0;
+    int64_t own = 0;
+    int64_t slack = 2 * c->block < 128 ? 128 : 2 * c->block;
+    for (int32_t k = 0; k < t->n_lanes; k++) {
+        last[k] = -1;
+    }
     for (int32_t i = 0; i < t->n_turns; i++) {
         const apmw_turn *u = &t->turns[i];
-        int64_t tokens = hit_of(t, i, block, output_cached), with_groups = tokens;
-        if (u->parent == -1) {
-            tokens = own;
-            with_groups = own;
-            own = floor_to(t->global_tokens, block);
-            if (shared != NULL) {
-                with_groups = smaller(shared->cached, own);
-                if (own > shared->cached) {
-                    shared->cached = own;
-                }
-            }
-        }
+        int32_t previous = last[u->lane];
+        last[u->lane] = i;
+        int64_t tokens = count_hits(t, i, previous, &own, shared, c);
         out->n_turns++;
         out->total_in += (double)u->n_in;
         out->total_out += (double)u->n_out;
-        *hit += (double)tokens;
-        *hit_shared += (double)with_groups;
         if (u->lane != 0) {
             out->n_subagent_turns++;
             continue;
@@ -121,16 +163,15 @@ static void measure(const apmw_trajectory *t, int64_t block, bool output_cached,
             const apmw_turn *before = &t->turns[previous];
             push(&samples[DELAY], (double)u->delay_ns / (double)APMW_NS_PER_S);
             push(&samples[UNCACHED], (double)(u->n_in - tokens));
-            if (u->parent == previous && u->n_in >= before->n_in && before->n_in - u->shared_in < slack) {
+            if (u->parent == previous && u->n_in >= before->n_in && floor_to(before->n_in, c->block) - u->shared_in <= slack) {
                 push(&samples[GROWTH], (double)(u->n_in - before->n_in));
             }
         }
-        previous = i;
         main_turns++;
     }
     push(&samples[TURNS], main_turns);
-    if (previous >= 0) {
-        push(&samples[LAST_ISL], (double)t->turns[previous].n_in);
+    if (last[0] >= 0) {
+        push(&samples[LAST_ISL], (double)t->turns[last[0]].n_in);
     }
 }
 
@@ -166,9 +207,11 @@ apmw_status apmw_trace_stats_compute(const apmw_trace *trace, int64_t block_toke
     if (block < 1) {
         return apmw_error_set(err, APMW_E_DATA, "the trace has no block size");
     }
-    size_t turns = 0;
+    size_t turns = 0, lanes = 1;
     for (size_t i = 0; i < trace->n; i++) {
+        size_t n = (size_t)trace->items[i].n_lanes;
         turns += (size_t)trace->items[i].n_turns;
+        lanes = n > lanes ? n : lanes;
     }
     sample samples[N_SAMPLES] = {{0}};
     bool failed = false;
@@ -176,9 +219,11 @@ apmw_status apmw_trace_stats_compute(const apmw_trace *trace, int64_t block_toke
         samples[k].values = malloc((turns + trace->n + 1) * sizeof(double));
         failed = failed || samples[k].values == NULL;
     }
+    int32_t *last = malloc(lanes * sizeof *last);
+    failed = failed || last == NULL;
     group *groups = NULL;
     size_t n_groups = 0;
-    double hit = 0, hit_shared = 0;
+    counters c = {.block = block, .output_cached = output_cached};
     for (size_t i = 0; i < trace->n && !failed; i++) {
         const apmw_trajectory *t = &trace->items[i];
         group *shared = NULL;
@@ -187,12 +232,15 @@ apmw_status apmw_trace_stats_compute(const apmw_trace *trace, int64_t block_toke
             failed = shared == NULL;
         }
         out->n_lanes += t->n_lanes;
-        measure(t, block, output_cached, shared, samples, out, &hit, &hit_shared);
+        measure(t, shared, last, samples, out, &c);
     }
     if (!failed) {
         out->n_trajectories = trace->n;
-        out->hit_infinite = out->total_in > 0 ? hit / out->total_in : (double)NAN;
-        out->hit_infinite_shared = out->total_in > 0 ? hit_shared / out->total_in : (double)NAN;
+        /* An empty trace has no hit rate: 0 / 0 is NaN, which means missing. */
+        out->hit_infinite = c.hit / out->total_in;
+        out->hit_infinite_shared = c.hit_shared / out->total_in;
+        out->hit_previous = c.hit_previous / out->total_in;
+        out->hit_blocks_shared = c.found / c.blocks;
         out->turns = summary(&samples[TURNS]);
         out->isl = summary(&samples[ISL]);
         out->osl = summary(&samples[OSL]);
@@ -204,6 +252,7 @@ apmw_status apmw_trace_stats_compute(const apmw_trace *trace, int64_t block_toke
     for (int k = 0; k < N_SAMPLES; k++) {
         free(samples[k].values);
     }
+    free(last);
     free(groups);
     return failed ? apmw_error_set(err, APMW_E_NOMEM, "out of memory for the statistics of %zu turns", turns) : APMW_OK;
 }

@@ -91,6 +91,9 @@ typedef struct apmw_trace_stats {
     apmw_dist turns, isl, osl, delay_s, growth, uncached, last_isl;
     double hit_infinite;          /* token-weighted, infinite cache, within trajectories, block-rounded */
     double hit_infinite_shared;   /* the same with shared prefix groups kept across trajectories */
+    double hit_previous;          /* the same as hit_infinite, but only the previous turn of the lane is kept */
+    double hit_blocks_shared;     /* hit_infinite_shared counted in blocks as in traces of block ids: a partial last
+                                     block counts as one, and as found when the whole prompt is */
 } apmw_trace_stats;
 /* block_tokens 0 = the trace's own. output_cached: count shared_out as hit. */
 apmw_status apmw_trace_stats_compute(const apmw_trace *trace, int64_t block_tokens, bool output_cached,
