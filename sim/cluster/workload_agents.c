@@ -108,8 +108,8 @@ static bool lay_streams(agents *all, agent *a, const apmw_trajectory *t)
         const apmw_turn *turn = &t->turns[i];
         if (turn->parent < 0) {
             const int64_t prefix = t->global_id >= 0 ? t->global_tokens : 0;
-            a->streams[i] = prefix > 0 ? apmw_streams_new(streams, root_prefix(all, t, &own), prefix)
-                                       : apmw_streams_new(streams, 0, 0);
+            const apmw_stream root = prefix > 0 ? root_prefix(all, t, &own) : 0;
+            a->streams[i] = root == 0 && prefix > 0 ? 0 : apmw_streams_new(streams, root, root != 0 ? prefix : 0);
         } else {
             const int32_t p = turn->parent;
             const apmw_turn *parent = &t->turns[p];

@@ -144,7 +144,7 @@ apmw_phase_state apmw_phase_advance(apmw_phase *phase, apmw_time now)
         phase->state = APMW_PHASE_MEASURE;
     }
     if (phase->state == APMW_PHASE_MEASURE && complete(phase, now)) {
-        phase->to = now;
+        phase->to = now + 1; /* what was submitted in this very instant is in, whatever the order */
         phase->state = APMW_PHASE_DRAIN;
     }
     if (phase->state == APMW_PHASE_DRAIN && phase->measured_open == 0) {

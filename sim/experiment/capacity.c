@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Capacity of a deployment at a tier, from a book of trials that never runs one twice. */
+#include "apmw/experiment.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "apmw/text.h"
+
+/* Populations beyond this are not looked at. AgentPerf's assignment files cover 20,000 users. */
+enum { LIMIT = 20000 };
+
+struct apmw_trial_book {
+    apmw_trial_config config;
+    apmw_trial_result *items; /* ascending n_agents */
+    size_t n, capacity;
+};
+
+apmw_trial_book *apmw_trial_book_create(const apmw_trial_config *config)
+{
+    apmw_trial_book *book = calloc(1, sizeof *book);
+    if (book != NULL) {
+        book->config = *config;
+    }
+    return book;
+}
+
+void apmw_trial_book_free(apmw_trial_book *book)
+{
+    if (book != NULL) {
+        free(book->items);
+        free(book);
+    }
+}
+
+size_t apmw_trial_book_count(const apmw_trial_book *book)
+{
+    return book->n;
+}
+
+const apmw_trial_result *apmw_trial_book_at(const apmw_trial_book *book, size_t i)
+{
+    return &book->items[i];
+}
+
+/* First entry with at least n agents. */
+static size_t place_of(const apmw_trial_book *book, int64_t n)
+{
+    size_t i = 0;
+    while (i < book->n && book->items[i].n_agents < n) {
+        i++;
+    }
+    return i;
+}
+
+/* The trial of n agents, run now unless it is there. A trial that was given up for another tier says nothing about this
+ * one unless this one was hopeless too; it is then run again, further. */
+static apmw_status trial_at(apmw_trial_book *book, int64_t n, size_t tier, const apmw_trial_result **out,
+                            apmw_error *err)
+{
+    const size_t i = place_of(book, n);
+    const bool there = i < book->n && book->items[i].n_agents == n;
+    if (there && (!book->items[i].gave_up || book->items[i].hopeless[tier])) {
+        *out = &book->items[i];
+        return APMW_OK;
+    }
+    apmw_trial_config config = book->config;
+    config.n_agents = n;
+    config.give_up_tier = config.give_up_tier < 0 ? -1 : (int)tier;
+    apmw_trial_result result;
+    const apmw_status status = apmw_trial_run(&config, &result, err);
+    if (status != APMW_OK) {
+        return apmw_error_wrap(err, "%lld agents", (long long)n);
+    }
+    if (!there) {
+        if (book->n == book->capacity) {
+            const size_t wanted = book->capacity == 0 ? 16 : book->capacity * 2;
+            apmw_trial_result *bigger = realloc(book->items, wanted * sizeof *bigger);
+            if (bigger == NULL) {
+                return apmw_error_set(err, APMW_E_NOMEM, "out of memory");
+            }
+            book->items = bigger;
+            book->capacity = wanted;
+        }
+        memmove(&book->items[i + 1], &book->items[i], (book->n - i) * sizeof *book->items);
+        book->n++;
+    }
+    book->items[i] = result;
+    *out = &book->items[i];
+    return APMW_OK;
+}
+
+typedef struct search {
+    apmw_trial_book *book;
+    size_t tier;
+    double ttft_scale;
+} search;
+
+static bool passes_scaled(const apmw_trial_book *book, const apmw_trial_result *trial, size_t tier, double ttft_scale)
+{
+    const apmw_verdict *v = &trial->verdict[tier];
+    if (!v->valid || v->n_measured == 0 ||
+        (double)v->n_failed > book->config.rules->max_failed_share * (double)v->n_measured) {
+        return false;
+    }
+    bool met = true;
+    for (int i = 0; i < book->config.tiers[tier].n_criteria; i++) {
+        const apmw_criterion *c = &book->config.tiers[tier].criteria[i];
+        met = met && (c->metric == APMW_METRIC_TTFT ? v->value[i] * ttft_scale <= c->limit : v->value[i] >= c->limit);
+    }
+    return met;
+}
+
+static apmw_status passes(void *self, int64_t n, bool *out, apmw_error *err)
+{
+    const search *s = self;
+    const apmw_trial_result *trial = NULL;
+    const apmw_status status = trial_at(s->book, n, s->tier, &trial, err);
+    if (status == APMW_OK) {
+        *out = passes_scaled(s->book, trial, s->tier, s->ttft_scale);
+    }
+    return status;
+}
+
+/* Why the first failing population fails. Memory is named when the fail shows what an overfull KV pool does: requests
+ * that can never fit, preemptions, or prompts that are no longer found although they are at a small population. */
+static void explain(const apmw_trial_book *book, size_t tier, apmw_capacity *out)
+{
+    if (out->bracket.fail == 0) {
+        snprintf(out->limited_by, sizeof out->limited_by, "limit");
+        snprintf(out->limited_why, sizeof out->limited_why, "no failure up to %d agents", LIMIT);
+        return;
+    }
+    const apmw_trial_result *fail = &out->at_fail;
+    const apmw_verdict *v = &fail->verdict[tier];
+    const apmw_trial_result *first = &book->items[0];
+    bool speed = false, ttft = false;
+    for (int i = 0; i < book->config.tiers[tier].n_criteria; i++) {
+        const bool time = book->config.tiers[tier].criteria[i].metric == APMW_METRIC_TTFT;
+        ttft = ttft || (time && !v->met[i]);
+        speed = speed || (!time && !v->met[i]);
+    }
+    const double share = fail->latency.n_requests > 0
+                             ? (double)fail->latency.n_preempted / (double)fail->latency.n_requests
+                             : 0.0;
+    const bool full = fail->steps.kv_peak_share > 0.95;
+    const bool lost = first->latency.hit_share - fail->latency.hit_share > 0.05;
+    const char *by = speed ? "speed" : ttft ? "ttft" : "validity";
+    const char *why = v->reasons;
+    char text[160];
+    if (v->n_failed > 0 && (double)v->n_failed > book->config.rules->max_failed_share * (double)v->n_measured) {
+        by = "kv memory";
+        snprintf(text, sizeof text, "%.3g %% of requests can never fit the KV pool",
+                 100.0 * (double)v->n_failed / (double)v->n_measured);
+        why = text;
+    } else if (full && (share > 0.02 || lost)) {
+        by = "kv memory";
+        snprintf(text, sizeof text, "KV pool full: %.3g %% of prompt tokens hit (%.3g %% at %lld agents), %.2g %% of requests preempted; %s",
+                 100.0 * fail->latency.hit_share, 100.0 * first->latency.hit_share, (long long)first->n_agents,
+                 100.0 * share, speed ? "speed fails" : ttft ? "TTFT fails" : v->reasons);
+        why = text;
+    }
+    apmw_copy(out->limited_by, sizeof out->limited_by, by);
+    apmw_copy(out->limited_why, sizeof out->limited_why, why);
+}
+
+apmw_status apmw_capacity_search(apmw_trial_book *book, size_t tier, int64_t start, double resolution, double ttft_scale,
+                                 apmw_capacity *out, apmw_error *err)
+{
+    *out = (apmw_capacity){0};
+    search s = {.book = book, .tier = tier, .ttft_scale = ttft_scale};
+    apmw_status status =
+        apmw_bracket_search(passes, &s, start > 0 ? start : 2, LIMIT, resolution, &out->bracket, err);
+    const apmw_trial_result *trial = NULL;
+    if (status == APMW_OK && out->bracket.pass > 0) {
+        status = trial_at(book, out->bracket.pass, tier, &trial, err);
+        if (status == APMW_OK) {
+            out->at_pass = *trial;
+        }
+    }
+    if (status == APMW_OK && out->bracket.fail > 0) {
+        status = trial_at(book, out->bracket.fail, tier, &trial, err);
+        if (status == APMW_OK) {
+            out->at_fail = *trial;
+        }
+    }
+    if (status != APMW_OK) {
+        return status;
+    }
+    out->agents = out->bracket.pass;
+    out->outside_domain_share = out->agents > 0 ? out->at_pass.steps.outside_share : (double)NAN;
+    explain(book, tier, out);
+    return APMW_OK;
+}

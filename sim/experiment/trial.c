@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* One phase of the protocol on one deployment: the phase object listens to the simulation, sets the window of the meters
+ * and ends the run. Every trial carries the laws. */
+#include "apmw/experiment.h"
+
+#include <stdlib.h>
+
+#include "apmw/power_form.h"
+
+/* Simulated seconds between two looks whether a phase is hopeless. */
+enum { LOOK_S = 60 };
+
+typedef struct driver {
+    const apmw_trial_config *config;
+    apmw_phase *phase;
+    apmw_window *window;
+    apmw_sim *sim;
+    apmw_probe probe;
+    apmw_event_handle alarm;
+    apmw_time alarm_at;
+    bool gave_up, ended;
+} driver;
+
+static void on_alarm(apmw_des *des, void *subject, uint64_t argument);
+
+/* After anything that may have moved the phase: window, alarm, end. */
+static void follow(driver *d)
+{
+    apmw_phase_window(d->phase, &d->window->from, &d->window->to);
+    if (apmw_phase_now(d->phase) == APMW_PHASE_ENDED && !d->ended) {
+        d->ended = true;
+        apmw_sim_stop(d->sim);
+        return;
+    }
+    const apmw_time next = apmw_phase_next(d->phase);
+    if (next != d->alarm_at) {
+        apmw_des *des = apmw_sim_des(d->sim);
+        apmw_des_cancel(des, &d->alarm);
+        d->alarm_at = next;
+        if (next != APMW_TIME_NEVER) {
+            const apmw_time now = apmw_des_now(des);
+            d->alarm = apmw_des_schedule(des, next > now ? next : now, APMW_EVENT_CONTROL, on_alarm, d, 0);
+        }
+    }
+}
+
+static void on_alarm(apmw_des *des, void *subject, uint64_t argument)
+{
+    (void)argument;
+    driver *d = subject;
+    d->alarm_at = APMW_TIME_NEVER;
+    apmw_phase_advance(d->phase, apmw_des_now(des));
+    follow(d);
+}
+
+static void on_look(apmw_des *des, void *subject, uint64_t argument)
+{
+    (void)argument;
+    driver *d = subject;
+    const apmw_tier *tier = &d->config->tiers[d->config->give_up_tier];
+    const int64_t enough = 10 * d->config->n_agents > 200 ? 10 * d->config->n_agents : 200;
+    if (apmw_phase_hopeless(d->phase, tier, enough, 2.0)) {
+        d->gave_up = true;
+        apmw_sim_stop(d->sim);
+        return;
+    }
+    apmw_des_schedule(des, apmw_des_now(des) + LOOK_S * APMW_NS_PER_S, APMW_EVENT_CONTROL, on_look, d, 0);
+}
+
+static void on_submit(void *self, apmw_time now, const apmw_request_record *record)
+{
+    driver *d = self;
+    apmw_phase_on_submit(d->phase, now, record);
+    follow(d);
+}
+
+static void on_request(void *self, apmw_time now, const apmw_request_record *record)
+{
+    driver *d = self;
+    apmw_phase_on_request(d->phase, now, record);
+    follow(d);
+}
+
+static double step_w(void *self, double duty, double bw_util, double flop_util)
+{
+    return apmw_power_step_w(self, duty, bw_util, flop_util);
+}
+
+/* Everything a trial allocates. */
+typedef struct parts {
+    apmw_phase *phase;
+    apmw_laws *laws;
+    apmw_collector *collector;
+    apmw_step_meter *steps;
+    apmw_energy_meter *energy;
+    apmw_step_cost *scaled;
+    apmw_engine_config *engines;
+    apmw_sim *sim;
+} parts;
+
+static void free_parts(parts *p)
+{
+    apmw_sim_free(p->sim);
+    apmw_phase_free(p->phase);
+    apmw_laws_free(p->laws);
+    apmw_collector_free(p->collector);
+    apmw_step_meter_free(p->steps);
+    apmw_energy_meter_free(p->energy);
+    if (p->scaled != NULL) {
+        apmw_step_cost_free(p->scaled);
+    }
+    free(p->engines);
+}
+
+static apmw_status make_parts(const apmw_trial_config *config, const apmw_window *window, apmw_power_params *power,
+                              parts *p, apmw_error *err)
+{
+    const apmw_deployment *deployment = config->deployment;
+    const size_t n = (size_t)deployment->choice.replicas;
+    const apmw_energy_config energy = {
+        .n_engines = n,
+        .accelerators = deployment->cost->n_accelerators,
+        .step_w = step_w,
+        .self = power,
+        .idle_w = apmw_power_idle_w(power),
+        .limit_w = power->tdp_w,
+        .peak_flop_per_s = deployment->peak_flop_per_s,
+        .hbm_bytes_per_s = deployment->hbm_bytes_per_s,
+        .long_gap_s = 1.0,
+    };
+    p->phase = apmw_phase_create(config->rules, config->n_agents);
+    p->laws = apmw_laws_create(&(apmw_laws_config){.one_request_per_agent = true, .tokens_balance = true});
+    p->collector = apmw_collector_create(window, false);
+    p->steps = apmw_step_meter_create(window, n);
+    p->energy = apmw_energy_meter_create(window, &energy);
+    p->scaled = apmw_step_cost_scaled(deployment->cost, config->time_scale);
+    p->engines = calloc(n, sizeof *p->engines);
+    if (p->phase == NULL || p->laws == NULL || p->collector == NULL || p->steps == NULL || p->energy == NULL ||
+        p->scaled == NULL || p->engines == NULL) {
+        return apmw_error_set(err, APMW_E_NOMEM, "out of memory for a trial of %lld agents",
+                              (long long)config->n_agents);
+    }
+    for (size_t i = 0; i < n; i++) {
+        p->engines[i] = deployment->engine;
+        p->engines[i].cost = p->scaled;
+    }
+    return APMW_OK;
+}
+
+static apmw_status make_sim(const apmw_trial_config *config, driver *d, parts *p, apmw_error *err)
+{
+    const apmw_agents agents = {
+        .trace = config->trace,
+        .n_agents = config->n_agents,
+        .spawn_interval_ns = apmw_time_from_s(1.0 / config->rules->spawn_per_s),
+        .max_start_offset = config->rules->max_start_offset,
+        .max_output_tokens = config->rules->max_output_tokens,
+        .share_global = config->share_prefix,
+        .output_cached = config->output_cached,
+        .max_context = config->max_context,
+        .delay_scale = config->delay_scale,
+        .seed = config->seed,
+    };
+    apmw_workload workload;
+    const apmw_status status = apmw_workload_agents(&agents, &workload, err);
+    if (status != APMW_OK) {
+        return status;
+    }
+    const apmw_probe *probes[6];
+    size_t n_probes = 0;
+    /* The phase first: it sets the window that the meters read in the same instant. */
+    probes[n_probes++] = &d->probe;
+    probes[n_probes++] = apmw_laws_probe(p->laws);
+    probes[n_probes++] = apmw_collector_probe(p->collector);
+    probes[n_probes++] = apmw_step_meter_probe(p->steps);
+    probes[n_probes++] = apmw_energy_meter_probe(p->energy);
+    if (config->collector != NULL) {
+        probes[n_probes++] = apmw_collector_probe(config->collector);
+    }
+    const apmw_sim_config sim = {
+        .engines = p->engines,
+        .n_engines = (size_t)config->deployment->choice.replicas,
+        .routing = config->routing,
+        .seed = config->seed,
+    };
+    return apmw_sim_create(&sim, workload, probes, n_probes, &p->sim, err);
+}
+
+/* A trial that gave up is judged on what it has; its window ends where it stopped. */
+static apmw_status summarize(const apmw_trial_config *config, driver *d, parts *p, apmw_trial_result *out,
+                             apmw_error *err)
+{
+    const apmw_time now = apmw_des_now(apmw_sim_des(p->sim));
+    apmw_status status = apmw_laws_status(p->laws, err);
+    if (status == APMW_OK) {
+        status = apmw_collector_status(p->collector, err);
+    }
+    for (size_t t = 0; t < config->n_tiers && status == APMW_OK; t++) {
+        status = apmw_phase_verdict(p->phase, &config->tiers[t], &out->verdict[t], err);
+        out->hopeless[t] = d->gave_up && apmw_phase_hopeless(p->phase, &config->tiers[t], 1, 2.0);
+    }
+    size_t n = 0;
+    const apmw_request_record *records = apmw_collector_requests(p->collector, &n);
+    if (status == APMW_OK) {
+        status = apmw_latency_summarize(records, n, &out->latency, err);
+    }
+    if (status == APMW_OK) {
+        apmw_step_meter_summary(p->steps, now, &out->steps);
+        status = apmw_energy_meter_finish(p->energy, now, &out->energy, err);
+    }
+    out->gave_up = d->gave_up;
+    out->simulated_s = apmw_time_to_s(now);
+    out->n_turns = apmw_laws_terminal(p->laws);
+    out->n_events = apmw_des_handled(apmw_sim_des(p->sim));
+    return status;
+}
+
+apmw_status apmw_trial_run(const apmw_trial_config *config, apmw_trial_result *out, apmw_error *err)
+{
+    *out = (apmw_trial_result){.n_agents = config->n_agents};
+    if (config->n_tiers > APMW_MAX_TIERS || config->n_agents < 1 || !(config->time_scale > 0.0)) {
+        return apmw_error_set(err, APMW_E_SCENARIO, "a trial needs agents, a positive time scale and at most %d tiers",
+                              APMW_MAX_TIERS);
+    }
+    apmw_window window = {.from = APMW_TIME_NEVER, .to = APMW_TIME_NEVER};
+    apmw_power_params power = config->deployment->power;
+    parts p = {0};
+    driver d = {.config = config, .window = &window, .alarm_at = APMW_TIME_NEVER};
+    d.probe = (apmw_probe){.self = &d, .on_submit = on_submit, .on_request = on_request};
+    apmw_status status = make_parts(config, &window, &power, &p, err);
+    if (status == APMW_OK) {
+        d.phase = p.phase;
+        status = make_sim(config, &d, &p, err);
+    }
+    if (status == APMW_OK) {
+        d.sim = p.sim;
+        if (config->give_up_tier >= 0 && (size_t)config->give_up_tier < config->n_tiers) {
+            apmw_des_schedule(apmw_sim_des(p.sim), LOOK_S * APMW_NS_PER_S, APMW_EVENT_CONTROL, on_look, &d, 0);
+        }
+        status = apmw_sim_run(p.sim, APMW_TIME_NEVER - 1, err);
+    }
+    if (status == APMW_OK) {
+        status = summarize(config, &d, &p, out, err);
+    }
+    free_parts(&p);
+    return status;
+}

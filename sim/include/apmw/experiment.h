@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* From a question to an answer: a scenario becomes a deployment (compiled step cost, KV pool, engine settings, power), a
+ * deployment runs trials (one phase of the protocol at one population), trials make a capacity search, and variants of a
+ * search make its interval. */
+#ifndef APMW_EXPERIMENT_H
+#define APMW_EXPERIMENT_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "apmw/buf.h"
+#include "apmw/cluster.h"
+#include "apmw/compose.h"
+#include "apmw/hwmodel.h"
+#include "apmw/metrics.h"
+#include "apmw/protocol.h"
+#include "apmw/status.h"
+#include "apmw/trace.h"
+
+/* ------------------------------------------------------------------ scenario */
+
+typedef enum apmw_workload_kind { APMW_WORKLOAD_AGENTS, APMW_WORKLOAD_FIXED } apmw_workload_kind;
+
+/* What the user asks for (sim/SCENARIO.md). Empty strings, 0, -1 and NaN as said mean "the default". */
+typedef struct apmw_scenario {
+    char platform[32];       /* accelerator or node id */
+    char model[32];
+    char engine[16];         /* "" = the first of vllm, sglang, trtllm, atom that composes; capacity tries all */
+    char engine_version[32];
+    char precision[8];       /* "" = the model's and platform's usual one */
+    char kv_dtype[12];
+    char moe_backend[48];
+    char layout[32];         /* "tp8", "tp4x2", "dep8", "dep4x2": see apmw_layout_parse; "" = all of the node */
+    int accelerators;        /* of the deployment; 0 = of the node, at most 8 */
+    double memory_fraction;  /* NaN = engine default */
+    int draft_tokens;        /* -1 = default of the model */
+    double acceptance_length;/* NaN = the model's curve */
+    /* engine settings: 0 = engine default */
+    int64_t max_num_seqs, max_num_batched_tokens, block_tokens;
+    int recv_interval;
+    bool prefix_caching;
+    apmw_routing routing;
+    /* workload */
+    apmw_workload_kind workload;
+    char trace[1024];        /* file, "" = the generated AgentPerf-like set */
+    int64_t trajectories;    /* of the generated set; 500 */
+    int64_t agents;          /* simulate: population, or slots of a fixed loop */
+    bool share_prefix, output_cached;
+    double delay_scale;
+    int64_t isl, osl, requests; /* fixed loop */
+    double length_ratio;
+    /* protocol */
+    char protocol[16];       /* "" = first of tiers.json */
+    int tier;                /* 0 = all of the model */
+    double duration_s;       /* simulate: 0 = a whole phase */
+    uint64_t seed;
+} apmw_scenario;
+void apmw_scenario_init(apmw_scenario *out);
+/* Reads JSON over what is there already; unknown keys are refused with path and near miss. */
+apmw_status apmw_scenario_load(const char *path, apmw_scenario *inout, apmw_error *err);
+apmw_status apmw_scenario_parse(const char *name, const char *text, size_t n, apmw_scenario *inout, apmw_error *err);
+/* The resolved scenario as JSON, appended. Reading it back gives the same scenario. */
+void apmw_scenario_write(const apmw_scenario *scenario, apmw_buf *out);
+
+/* ------------------------------------------------------------------ layouts */
+
+/* One engine on `size` accelerators, times replicas. Names: tpN (tensor parallel, experts split likewise), tepN (tensor
+ * parallel attention, expert parallel experts), depN (attention data parallel, expert parallel), dpN (N engines of one
+ * accelerator), each with xR for R replicas. */
+typedef struct apmw_layout_choice {
+    apmw_layout layout;
+    int size, replicas;
+    char name[32];
+} apmw_layout_choice;
+/* Names of layouts that fit `accelerators`: R replicas are as many as fill them when the name has no xR. */
+apmw_status apmw_layout_parse(const char *name, int accelerators, apmw_layout_choice *out, apmw_error *err);
+/* All aggregated layouts that fill `accelerators` (a power of two up to 8 an engine). Returns the count, at most max. */
+size_t apmw_layout_enumerate(const apmw_llm_spec *llm, int accelerators, apmw_layout_choice *out, size_t max);
+
+/* ------------------------------------------------------------------ deployment */
+
+typedef struct apmw_deployment {
+    apmw_serving_spec spec;
+    apmw_layout_choice choice;
+    int accelerators;            /* all replicas */
+    apmw_overhead overhead;
+    apmw_step_cost *cost;        /* owned */
+    apmw_engine_config engine;   /* of every replica */
+    double kv_tokens;            /* of one rank */
+    double weight_bytes;         /* of one accelerator */
+    apmw_power_params power;
+    double peak_flop_per_s, hbm_bytes_per_s;
+    apmw_node_spec node;         /* for power outside the accelerators; n_all_in 0 = unknown */
+    double all_in_w;             /* provisioned, of the accelerator's spec; NaN */
+    double acceptance_length;
+    bool projected;              /* platform from specifications only */
+    char basis[512];             /* what the numbers stand on, one line each */
+    char hw_hash[17];
+    apmw_buf rows;               /* which table prices which operation; owned */
+    int n_borrowed;
+} apmw_deployment;
+/* One deployment of the scenario's platform with this layout; `context` is the length at which the KV pool is sized and
+ * max_context the longest prompt + output that must fit. Catalog entries must be loaded before a parallel region. */
+apmw_status apmw_deployment_build(apmw_catalog *catalog, const apmw_scenario *scenario, const char *engine,
+                                  const apmw_layout_choice *choice, double context, apmw_deployment *out,
+                                  apmw_error *err);
+void apmw_deployment_free(apmw_deployment *deployment);
+
+/* A step cost whose times are `scale` times those of `inner` (borrowed; freeing the result leaves it). NULL when out of
+ * memory. */
+apmw_step_cost *apmw_step_cost_scaled(const apmw_step_cost *inner, double scale);
+
+/* ------------------------------------------------------------------ trial */
+
+enum { APMW_MAX_TIERS = 8 };
+typedef struct apmw_trial_config {
+    const apmw_deployment *deployment;
+    const apmw_trace *trace;
+    const apmw_phase_rules *rules;
+    const apmw_tier *tiers;
+    size_t n_tiers;
+    int64_t n_agents;
+    uint64_t seed;
+    apmw_routing routing;
+    bool share_prefix, output_cached;
+    double delay_scale;
+    double time_scale;      /* on every step; 1 */
+    int64_t max_context;    /* 0 = none */
+    int give_up_tier;       /* index of a tier: end the trial once hopeless for it; -1 = never */
+    const apmw_collector *collector; /* further observer or NULL */
+} apmw_trial_config;
+typedef struct apmw_trial_result {
+    int64_t n_agents;
+    apmw_verdict verdict[APMW_MAX_TIERS];
+    apmw_latency_summary latency; /* measured requests */
+    apmw_step_summary steps;
+    apmw_energy_summary energy;
+    bool gave_up;                 /* ended before the phase did, since it could not pass */
+    bool hopeless[APMW_MAX_TIERS];/* of a given-up trial: this tier could not pass either */
+    double simulated_s;
+    int64_t n_turns;              /* requests ended */
+    uint64_t n_events;
+} apmw_trial_result;
+apmw_status apmw_trial_run(const apmw_trial_config *config, apmw_trial_result *out, apmw_error *err);
+
+/* ------------------------------------------------------------------ search */
+
+typedef struct apmw_bracket {
+    int64_t pass;  /* largest population that passed, 0 = none */
+    int64_t fail;  /* smallest above it that failed, 0 = none up to the limit */
+    int n_trials;  /* new ones */
+} apmw_bracket;
+/* passes: the verdict at n agents. Called at most once for each n. */
+typedef apmw_status (*apmw_passes_fn)(void *self, int64_t n, bool *passes, apmw_error *err);
+/* `start` agents, doubled until a failure, then bisection until fail - pass <= max(1, resolution * pass). A failure
+ * at `start` goes down to 1. */
+apmw_status apmw_bracket_search(apmw_passes_fn passes, void *self, int64_t start, int64_t limit, double resolution,
+                                apmw_bracket *out, apmw_error *err);
+
+/* All trials of one deployment and workload by population: no trial is run twice, tiers share them. */
+typedef struct apmw_trial_book apmw_trial_book;
+apmw_trial_book *apmw_trial_book_create(const apmw_trial_config *config); /* borrows what config points to */
+void apmw_trial_book_free(apmw_trial_book *book);
+size_t apmw_trial_book_count(const apmw_trial_book *book);
+const apmw_trial_result *apmw_trial_book_at(const apmw_trial_book *book, size_t i); /* ascending n_agents */
+
+typedef struct apmw_capacity {
+    apmw_bracket bracket;
+    int64_t agents;              /* = bracket.pass */
+    apmw_trial_result at_pass, at_fail; /* n_agents 0 = none */
+    char limited_by[16];         /* "speed", "ttft", "kv memory", "validity", "limit" */
+    char limited_why[160];
+    double outside_domain_share; /* of steps at pass */
+} apmw_capacity;
+/* start 0 = 2 (the protocol's). ttft_scale multiplies TTFT before it meets its limit (1). */
+apmw_status apmw_capacity_search(apmw_trial_book *book, size_t tier, int64_t start, double resolution, double ttft_scale,
+                                 apmw_capacity *out, apmw_error *err);
+
+/* 90 % interval by parts, in ln units (half-widths, lower and upper side). */
+typedef struct apmw_interval_part {
+    char name[24];
+    double lower, upper;
+} apmw_interval_part;
+enum { APMW_INTERVAL_PARTS = 6 };
+typedef struct apmw_interval {
+    double lo, hi;
+    int n_parts;
+    apmw_interval_part parts[APMW_INTERVAL_PARTS];
+} apmw_interval;
+/* Adds parts in quadrature on each side around `point`. */
+void apmw_interval_combine(double point, const apmw_interval_part *parts, int n, apmw_interval *out);
+
+#endif
