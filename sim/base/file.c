@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Files as a whole: reading with zstd recognised by content, writing by temporary file and rename, hashes. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
@@ -12,8 +13,32 @@
 #include <zstd.h>
 
 #include "apmw/buf.h"
+#include "apmw/text.h"
 
 enum { CHUNK_BYTES = 256 * 1024 };
+
+/* A missing file is most often a misspelt one: the message names the nearest neighbour. */
+static apmw_status missing_file(const char *path, apmw_error *err)
+{
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    char *directory = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+    DIR *dir = directory ? opendir(directory) : NULL;
+    free(directory);
+    char near[256] = "";
+    for (struct dirent *entry; dir && (entry = readdir(dir));) {
+        /* apmw_near takes the first of equals, so the pair goes by name and not in the order of the
+         * directory. */
+        bool first = strcmp(entry->d_name, near) < 0;
+        const char *const pair[] = {first ? entry->d_name : near, first ? near : entry->d_name};
+        if (apmw_near(name, pair, 2) == entry->d_name)
+            apmw_copy(near, sizeof near, entry->d_name);
+    }
+    if (dir)
+        closedir(dir);
+    if (near[0])
+        return apmw_error_set(err, APMW_E_NOINPUT, "%s: no such file (there is \"%s\")", path, near);
+    return apmw_error_set(err, APMW_E_NOINPUT, "%s: %s", path, strerror(ENOENT));
+}
 
 static apmw_status open_input(const char *path, int *fd, apmw_error *err)
 {
@@ -22,6 +47,8 @@ static apmw_status open_input(const char *path, int *fd, apmw_error *err)
         return APMW_OK;
     }
     *fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (*fd < 0 && errno == ENOENT)
+        return missing_file(path, err);
     if (*fd < 0)
         return apmw_error_set(err, APMW_E_NOINPUT, "%s: %s", path, strerror(errno));
     struct stat info;

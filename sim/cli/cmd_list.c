@@ -49,26 +49,46 @@ static void list_commands(apmw_cli *cli, apmw_table *table)
         row(table, "command", commands[i]->name, commands[i]->summary);
 }
 
-/* The "name" of a data file is what people call the thing; a file that cannot be read is still listed. */
+/* What people call the thing: its "name", or of a platform what it is made of. The text may be in `scratch`.
+ */
+static const char *describe(const apmw_json *doc, apmw_buf *scratch, apmw_error *err)
+{
+    apmw_json_cur root = apmw_json_root(doc);
+    const char *name = NULL, *accelerator = NULL;
+    int64_t count = 0;
+    bool projected = false;
+    if (apmw_json_opt_string(&root, "name", &name, err) != APMW_OK ||
+        apmw_json_opt_string(&root, "accelerator", &accelerator, err) != APMW_OK ||
+        apmw_json_opt_int(&root, "accelerators", 1, INT64_MAX, &count, err) != APMW_OK ||
+        apmw_json_opt_bool(&root, "projected", &projected, err) != APMW_OK)
+        return err->message;
+    if (name)
+        apmw_buf_puts(scratch, name);
+    else if (accelerator)
+        apmw_buf_printf(scratch, "%lld x %s", (long long)count, accelerator);
+    else
+        return NULL;
+    if (projected)
+        apmw_buf_puts(scratch, ", from specifications only, nothing measured");
+    return scratch->data;
+}
+
+/* A file that cannot be read is still listed, with the reason. */
 static void list_files(apmw_cli *cli, apmw_table *table, const char *kind, const char *directory)
 {
     size_t n;
     char **names = apmw_cli_names(cli, directory, ".json", &n);
     for (size_t i = 0; i < n; i++) {
-        apmw_buf path = {0};
+        apmw_buf path = {0}, scratch = {0};
         apmw_buf_printf(&path, "%s/%s/%s.json", cli->data_dir, directory, names[i]);
         apmw_json *doc = NULL;
         apmw_error err = {0};
-        const char *about = NULL;
-        if (apmw_json_load(path.data, &doc, &err) == APMW_OK) {
-            apmw_json_cur root = apmw_json_root(doc);
-            if (apmw_json_opt_string(&root, "name", &about, &err) != APMW_OK)
-                about = err.message;
-        } else {
-            about = err.message;
-        }
+        const char *about = err.message;
+        if (!path.failed && apmw_json_load(path.data, &doc, &err) == APMW_OK)
+            about = describe(doc, &scratch, &err);
         row(table, kind, names[i], about);
         apmw_json_free(doc);
+        apmw_buf_free(&scratch);
         apmw_buf_free(&path);
     }
     apmw_cli_names_free(names, n);

@@ -162,6 +162,14 @@ static void missing_and_unwritable(void **state)
     apmw_buf out = {0};
     char hash[17];
     assert_error(apmw_file_read(test_path(dir, "absent"), &out, &err), APMW_E_NOINPUT, &err, "No such file");
+    test_write(test_path(dir, "points.csv"), "x", 1);
+    test_write(test_path(dir, "paints.csv"), "x", 1);
+    assert_error(apmw_file_read(test_path(dir, "ponts.csv"), &out, &err), APMW_E_NOINPUT, &err,
+                 "ponts.csv: no such file (there is \"points.csv\")");
+    assert_error(apmw_file_read(test_path(dir, "punts.csv"), &out, &err), APMW_E_NOINPUT, &err,
+                 "\"paints.csv\"");
+    remove(test_path(dir, "points.csv"));
+    remove(test_path(dir, "paints.csv"));
     assert_error(apmw_file_read(dir, &out, &err), APMW_E_NOINPUT, &err, "is a directory");
     assert_error(apmw_file_hash(test_path(dir, "absent"), hash, &err), APMW_E_NOINPUT, &err, "absent");
     assert_error(apmw_file_write(test_path(dir, "no/file"), "x", 1, -1, &err), APMW_E_CANTCREAT, &err,
