@@ -51,6 +51,10 @@ typedef struct apmw_hwmodel {
 apmw_status apmw_hwmodel_load(const char *path, apmw_hwmodel **out, apmw_error *err);
 /* Deterministic bytes: no times in the file. */
 apmw_status apmw_hwmodel_save(const apmw_hwmodel *model, const char *path, apmw_error *err);
+/* The same from the measured tables under `evidence_dir`, without forms and power: what `apmw fit kernels` starts from,
+ * and what the catalog falls back to while a platform has no fitted file (the provenance says so). */
+apmw_status apmw_hwmodel_from_evidence(const char *evidence_dir, const char *platform, apmw_hwmodel **out,
+                                       apmw_error *err);
 void apmw_hwmodel_free(apmw_hwmodel *model);
 /* Table of that operation and engine, newest version if `version` is NULL; or NULL. */
 const apmw_op_table *apmw_hwmodel_table(const apmw_hwmodel *model, const char *op, const char *engine,

@@ -12,7 +12,7 @@
 #include "apmw/csv.h"
 #include "apmw/status.h"
 
-enum { APMW_OP_AXES = 4, APMW_OP_KEY = 192 };
+enum { APMW_OP_AXES = 4, APMW_OP_KEY = 256 };
 
 typedef struct apmw_op_group apmw_op_group; /* one grid */
 typedef struct apmw_op_table {
@@ -37,6 +37,18 @@ typedef struct apmw_op_schema {
     double time_unit_s;
 } apmw_op_schema;
 const apmw_op_schema *apmw_op_schema_find(const char *op);
+/* True when the time must not fall along the last axis (experts, collectives): rows are then made monotone by isotonic
+ * regression of log time, which moves an outlier of either sign. */
+bool apmw_op_schema_monotone(const apmw_op_schema *schema);
+
+/* Building a table group by group, for readers of stored tables. x has n_axes columns of n rows, row-major. */
+apmw_op_table *apmw_op_table_create(const char *op, const char *engine, const char *version, int n_axes,
+                                    const char *const *axes);
+apmw_status apmw_op_table_add_group(apmw_op_table *table, const char *key, size_t n, const double *x,
+                                    const double *time_s, bool monotone, apmw_error *err);
+/* The rows as stored: sorted by axes, duplicates of a point dropped (first kept), hull applied. */
+void apmw_op_group_row(const apmw_op_group *group, size_t row, double *x, double *time_s);
+const apmw_op_group *apmw_op_table_group_at(const apmw_op_table *table, size_t i);
 
 /* From a measured CSV. Rows with empty or non-positive time are skipped and counted. Constants of the file that
  * are no column (MANIFEST "constants") are given as "name=value" strings. */

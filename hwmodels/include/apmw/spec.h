@@ -29,10 +29,15 @@ typedef struct apmw_node_spec {
     char id[32];                   /* hgx-h200, hgx-b200, mi355x-8, gb300-nvl72, ... */
     char accelerator[24];
     int accelerators;
-    double node_overhead_w;        /* node power outside the accelerators at load (fans, CPU, NIC); NaN = unknown */
-    double rack_overhead_w_per_accelerator; /* further rack share (switches, power conversion); NaN = unknown */
-    double psu_efficiency;         /* NaN = unknown */
+    bool projected;
+    int n_all_in;                  /* IT watts a whole node or rack draws per accelerator, by accelerator watts; 0 = unknown */
+    double all_in_accelerator_w[8], all_in_it_w[8];
+    double pue;                    /* of the facility the source assumes; NaN = unknown */
 } apmw_node_spec;
+
+/* IT watts per accelerator (host, fans, NICs, switches, conversion) when each accelerator draws `accelerator_w`: linear
+ * between the node's points, the end slopes going on; NaN when the node has none. */
+double apmw_node_it_w(const apmw_node_spec *node, double accelerator_w);
 
 /* value at context L = layers * per_entry * min(L / div, cap) */
 typedef struct apmw_term {
@@ -55,6 +60,8 @@ typedef struct apmw_llm_spec {
     /* bytes at the checkpoint's own precision */
     double always_read_bytes, expert_bytes, resident_bytes, embed_bytes, mtp_bytes, routed_bytes;
     double expert_params;
+    double expert_bytes_fp8, expert_bytes_nvfp4; /* of other checkpoints of the model; NaN = none */
+    double attention_bytes, shared_expert_bytes, lm_head_bytes; /* parts of always_read_bytes; NaN = not told */
     double dense_flops_per_token, recurrent_flops_per_token;
     int n_decode_flops, n_prefill_flops, n_kv_resident, n_kv_read;
     apmw_term decode_flops[APMW_TERMS], prefill_flops[APMW_TERMS], kv_resident[APMW_TERMS], kv_read[APMW_TERMS];
