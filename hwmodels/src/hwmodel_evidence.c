@@ -76,7 +76,7 @@ static size_t split_constants(char *text, const char *out[MAX_CONSTANTS])
 static apmw_status add_table(apmw_hwmodel *model, const char *dir, const char *platform, const char *file,
                              const apmw_csv *manifest, apmw_error *err)
 {
-    char op[48], engine[16], version[24], name[256], path[1024], constants[512] = "";
+    char op[48], engine[16], version[24], name[320], path[1400], constants[512] = "";
     if (!split_name(file, op, engine, version) || apmw_op_schema_find(op) == NULL)
         return APMW_OK; /* evidence for people or for other fits */
     snprintf(name, sizeof name, "%s/%s", platform, file);
