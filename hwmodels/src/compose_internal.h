@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Shared by the files of the composition: the list of operations of a deployment, the choice of measured rows,
+ * and the sampled curves that a compiled cost is made of. */
+#ifndef APMW_COMPOSE_INTERNAL_H
+#define APMW_COMPOSE_INTERNAL_H
+#include <stdbool.h>
+#include "apmw/compose.h"
+#include "apmw/json.h"
+#include "apmw/op_table.h"
+
+/* A request for a measured time: named values, some of them numeric axes of a table and some of them key columns.
+ * Which is which is the table's affair, so that the same query can be put to tables of several engines. */
+enum { QUERY_FIELDS = 20, QUERY_VARS = 3 };
+typedef struct query_field {
+    const char *name;
+    const char *text; /* NULL: numeric */
+    double number;
+    int var;          /* index of the varying argument, -1 = fixed */
+    double var_scale; /* the axis value is argument * var_scale */
+} query_field;
+typedef struct query {
+    query_field field[QUERY_FIELDS];
+    int n;
+} query;
+void query_text(query *q, const char *name, const char *text);
+void query_number(query *q, const char *name, double number);
+void query_var(query *q, const char *name, int var, double scale);
+
+/* A query bound to one group of one table. */
+typedef struct row_bound {
+    const apmw_op_group *group;
+    const apmw_op_table *table;
+    int n_axes;
+    double x[APMW_OP_AXES];
+    int var[APMW_OP_AXES]; /* -1 = fixed */
+    double scale[APMW_OP_AXES];
+} row_bound;
+
+typedef enum row_transform { ROW_NONE, ROW_MIN, ROW_MAX, ROW_MINUS, ROW_MINUS_DIFFERENCE, ROW_MEAN } row_transform;
+
+/* Where the time of an operation comes from: a row, or two or three rows joined. */
+typedef struct row_source {
+    row_bound main;
+    row_transform transform;
+    row_bound with, with2; /* with.group NULL: none */
+    double factor;
+    bool borrowed;
+    bool per_rank_tokens;  /* the table counts tokens per rank, not of the whole expert group */
+    double weights_from_bits; /* rows of experts of this width stand for narrower ones; 0 = no */
+    char line[640];        /* for the report */
+} row_source;
+
+/* Everything that rules may look at. */
+typedef struct compose_context {
+    apmw_catalog *catalog;
+    const apmw_serving_spec *spec;
+    const apmw_accelerator_spec *accelerator;
+    const apmw_llm_spec *llm;
+    apmw_layout layout;    /* with defaults filled in */
+    int gpus;              /* accelerators of the engine */
+    apmw_json *rules;      /* rows.json */
+    apmw_json_cur root;
+    char engine[16];
+    char family[16];       /* hopper, blackwell, cdna3, cdna4 */
+    char kv[12];
+    /* dtype of each role */
+    char attn[16], bmm[16], mlp[16], shared[16], moe[24], head[16], router[16];
+} compose_context;
+
+/* Opens the rules and fills in defaults and dtypes. The context must be closed. */
+apmw_status compose_context_open(apmw_catalog *catalog, const apmw_serving_spec *spec, compose_context *ctx,
+                                 apmw_error *err);
+void compose_context_close(compose_context *ctx);
+/* True when the rule's "match" object fits. */
+apmw_status rule_matches(const compose_context *ctx, const apmw_json_cur *match, const char *role,
+                         const char *dtype, bool *fits, apmw_error *err);
+/* A text / number of the first matching rule of list `list` that has key `key`; `fallback` when there is none. */
+apmw_status rule_text(const compose_context *ctx, const char *list, const char *key, const char *fallback,
+                      char *out, size_t size, apmw_error *err);
+apmw_status rule_number(const compose_context *ctx, const char *list, const char *key, double fallback,
+                        double *out, apmw_error *err);
+/* Chooses the row for an operation. APMW_E_SCENARIO when no table has it. */
+apmw_status row_choose(const compose_context *ctx, const char *role, const char *op, const char *dtype,
+                       const query *q, row_source *out, apmw_error *err);
+double row_time(const row_source *row, const double *var, bool *outside);
+double row_bound_time(const row_bound *b, const double *var, bool *outside);
+/* Binds the query to a group of the table; "name=value;..." of `extra` overrides the query. False: no such group, or
+ * an axis that the query does not have. */
+bool query_bind(const query *q, const apmw_op_table *table, const char *extra, row_bound *out);
+
+/* One-dimensional pieces of a step, by what they are counted in. */
+typedef enum arg_kind {
+    ARG_RANK_TOKENS,   /* tokens of the rank's pass */
+    ARG_TOTAL_TOKENS,  /* tokens of all ranks */
+    ARG_DECODE_TOKENS, /* decoding sequences * (1 + draft) of the rank */
+    ARG_CHUNK_TOKENS,  /* prompt tokens of the rank */
+    ARG_PREFIX_TOKENS, /* tokens already in KV that a prompt chunk attends to */
+    ARG_SAMPLED,       /* rows that need logits */
+    ARG_KINDS
+} arg_kind;
+
+typedef enum attn_kind { ATTN_DECODE, ATTN_PREFILL, ATTN_PREFILL_PREFIX, ATTN_PREFILL_LINEAR } attn_kind;
+
+typedef struct compose_op {
+    char role[24];
+    double count;       /* times a pass */
+    bool is_attention;
+    arg_kind arg;
+    attn_kind attn;
+    int kv_kind;
+    bool draft;         /* takes part in a draft pass (all but head, which is added by itself) */
+    row_source row;     /* row.main.group NULL: `form` below */
+    /* without a table: seconds = fixed + argument * per_arg [+ batch * context * per_kv for attention] */
+    double floor_per_arg_s;  /* never faster than this an argument */
+    /* A narrower weight saves this many seconds an expert read, of experts_per_rank that a token hits with hit_share. */
+    double saved_per_expert_s, saved_limit, experts_per_rank, hit_share;
+    double form_fixed_s, form_per_arg_s, form_per_kv_s, form_per_pair_s, form_per_token_s;
+} compose_op;
+
+typedef struct compose_ops {
+    compose_op *op;
+    size_t n, capacity;
+    int n_kinds;
+    int64_t kv_cap[APMW_KV_KINDS];
+} compose_ops;
+
+apmw_status compose_ops_build(const compose_context *ctx, compose_ops *ops, apmw_error *err);
+apmw_status compose_ops_attention(const compose_context *ctx, compose_ops *ops, apmw_error *err);
+apmw_status compose_ops_amd(const compose_context *ctx, compose_ops *ops, apmw_error *err);
+compose_op *compose_ops_add(compose_ops *ops, const char *role, double count, arg_kind arg);
+void compose_ops_free(compose_ops *ops);
+/* A dense product (n, k) of one role and dtype at m = the argument. */
+apmw_status compose_add_gemm(const compose_context *ctx, compose_ops *ops, const char *role, const char *dtype,
+                             double count, arg_kind arg, double n, double k, apmw_error *err);
+
+/* Bytes and flops. */
+typedef struct compose_weights {
+    double attention_bytes, dense_mlp_bytes, shared_bytes, router_bytes, head_bytes; /* of the rank, all layers */
+    double embed_bytes;
+    double routed_bytes;       /* experts held by one accelerator */
+    double expert_rank_bytes;  /* one expert's share of one accelerator */
+    double experts_per_rank;
+    double mtp_bytes;          /* of one accelerator */
+} compose_weights;
+void compose_weights_of(const compose_context *ctx, compose_weights *out);
+double compose_bits(const char *dtype);
+double compose_weight_total(const compose_weights *w);
+/* KV bytes that one accelerator reads for one sequence of this context in a decode pass. */
+double compose_kv_read_bytes(const compose_context *ctx, double context);
+/* Attention flops of one decoded token at this context, of the whole model. */
+double compose_decode_flops(const compose_context *ctx, double context);
+
+#endif

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* AMD parts: measured GEMM and fused MoE (aiter); nothing else of these parts is published. Attention reads the KV at
+ * an achieved bandwidth, collectives are latency + bytes at link bandwidth (composition.md 10). */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include "compose_internal.h"
+#include "apmw/text.h"
+
+static apmw_status form_op(compose_ops *ops, const char *role, arg_kind arg, compose_op **out, apmw_error *err)
+{
+    *out = compose_ops_add(ops, role, 1, arg);
+    return *out ? APMW_OK : apmw_error_set(err, APMW_E_NOMEM, "out of memory");
+}
+
+static apmw_status add_attention(const compose_context *ctx, compose_ops *ops, apmw_error *err)
+{
+    const apmw_llm_spec *m = ctx->llm;
+    double t = ctx->layout.tp, share = 0, efficiency = 0;
+    apmw_status st;
+    if ((st = rule_number(ctx, "models", "kv_bandwidth_share", 0.85, &share, err)) ||
+        (st = rule_number(ctx, "models", "prefill_attention_efficiency", 0.35, &efficiency, err))) {
+        return st;
+    }
+    compose_op *decode, *prefill;
+    if ((st = form_op(ops, "attn_decode", ARG_KINDS, &decode, err))) {
+        return st;
+    }
+    decode->is_attention = true;
+    decode->attn = ATTN_DECODE;
+    decode->form_per_kv_s = compose_kv_read_bytes(ctx, 65536) / 65536 / (share * ctx->accelerator->hbm_bytes_per_s);
+    snprintf(decode->row.line, sizeof decode->row.line,
+             "form: KV bytes at %.0f %% of memory bandwidth (no attention kernel of this part is published)", 100 * share);
+    if ((st = form_op(ops, "attn_prefill", ARG_KINDS, &prefill, err))) {
+        return st;
+    }
+    double pair = 0;
+    for (int i = 0; i < m->n_prefill_flops; i++) {
+        const apmw_term *term = &m->prefill_flops[i];
+        pair += isinf(term->cap) ? term->layers * term->per_entry / term->div : 0;
+    }
+    prefill->is_attention = true;
+    prefill->attn = ATTN_PREFILL;
+    prefill->form_per_pair_s = pair / t / (efficiency * ctx->accelerator->bf16_flop_per_s);
+    snprintf(prefill->row.line, sizeof prefill->row.line, "form: attention flops at %.0f %% of the bf16 rate",
+             100 * efficiency);
+    decode->row.borrowed = prefill->row.borrowed = true;
+    return APMW_OK;
+}
+
+/* Ring all-reduce: 2 (t - 1) / t of the message over the link, after a start-up time. */
+static apmw_status add_allreduce(const compose_context *ctx, compose_ops *ops, apmw_error *err)
+{
+    double t = ctx->gpus, start = 0;
+    if (t < 2) {
+        return APMW_OK;
+    }
+    compose_op *op;
+    apmw_status st = rule_number(ctx, "models", "allreduce_start_s", 10e-6, &start, err);
+    if (st || (st = form_op(ops, "allreduce", ARG_RANK_TOKENS, &op, err))) {
+        return st;
+    }
+    double count = 2.0 * ctx->llm->layers;
+    op->form_fixed_s = count * start;
+    op->form_per_arg_s = count * 2 * (t - 1) / t * ctx->llm->hidden * 2 / ctx->accelerator->scaleup_bytes_per_s;
+    snprintf(op->row.line, sizeof op->row.line, "form: %.0f us + bytes at link bandwidth, 2 a layer", start * 1e6);
+    op->row.borrowed = true;
+    return APMW_OK;
+}
+
+static apmw_status add_moe(const compose_context *ctx, compose_ops *ops, apmw_error *err)
+{
+    const apmw_llm_spec *m = ctx->llm;
+    apmw_status st = compose_add_gemm(ctx, ops, "router", ctx->router, m->moe_layers, ARG_RANK_TOKENS, m->experts,
+                                      m->hidden, err);
+    if (st || m->moe_layers == 0) {
+        return st;
+    }
+    compose_op *op = compose_ops_add(ops, "moe", m->moe_layers, ARG_TOTAL_TOKENS);
+    if (!op) {
+        return apmw_error_set(err, APMW_E_NOMEM, "out of memory");
+    }
+    /* aiter's rows count the shared expert as one more routed one. */
+    query q = {.n = 0};
+    query_text(&q, "moe_dtype", ctx->moe);
+    query_number(&q, "hidden_size", m->hidden);
+    query_number(&q, "inter_size", (double)m->expert_dim / ctx->layout.moe_tp);
+    query_number(&q, "topk", m->topk + m->shared_experts);
+    query_number(&q, "num_experts", m->experts + m->shared_experts);
+    query_var(&q, "num_tokens", 0, 1);
+    if (ctx->layout.moe_ep > 1) {
+        /* Local experts of one rank; shared ones are on every rank. */
+        query_number(&q, "num_experts", (double)m->experts / ctx->layout.moe_ep + m->shared_experts);
+    }
+    if ((st = row_choose(ctx, "moe", "moe", ctx->moe, &q, &op->row, err))) {
+        return st;
+    }
+    /* The rows of 257 experts stay at one value from 1,024 to 8,192 tokens: above the rate of the part's arithmetic
+     * they cannot be true. 45 % of the peak is what the large plain products of the same source reach. */
+    double rate = strncmp(ctx->moe, "w4a4", 4) ? ctx->accelerator->fp8_flop_per_s : ctx->accelerator->fp4_flop_per_s;
+    op->floor_per_arg_s = 2.0 * (m->topk + m->shared_experts) * m->expert_params / ctx->gpus / (0.45 * rate);
+    return APMW_OK;
+}
+
+apmw_status compose_ops_amd(const compose_context *ctx, compose_ops *ops, apmw_error *err)
+{
+    const apmw_llm_spec *m = ctx->llm;
+    double t = ctx->layout.tp, heads = m->heads / t;
+    if (ctx->layout.attention_dp > 1) {
+        return apmw_error_set(err, APMW_E_SCENARIO, "%s on %s: attention data parallelism has no measured exchange on this part",
+                              m->id, ctx->spec->platform);
+    }
+    apmw_status st = add_attention(ctx, ops, err);
+    if (st) {
+        return st;
+    }
+    struct {
+        double n, k;
+    } gemm[6] = {{0, 0}};
+    int count = 0;
+    if (m->kv_lora > 0) {
+        gemm[count++].n = m->q_lora + m->kv_lora + m->rope_dim;
+        gemm[0].k = m->hidden;
+        gemm[count].n = (m->nope + m->rope_dim) * heads;
+        gemm[count++].k = m->q_lora;
+        gemm[count].n = m->hidden;
+        gemm[count++].k = m->v_dim * heads;
+    } else {
+        double kv = m->kv_heads / t > 1 ? m->kv_heads / t : 1;
+        gemm[count].n = m->head_dim * (heads + 2 * kv);
+        gemm[count++].k = m->hidden;
+        gemm[count].n = m->hidden;
+        gemm[count++].k = m->head_dim * heads;
+    }
+    for (int i = 0; i < count && !st; i++) {
+        st = compose_add_gemm(ctx, ops, "attn_gemm", ctx->attn, m->layers, ARG_RANK_TOKENS, gemm[i].n, gemm[i].k, err);
+    }
+    if (!st && m->dense_layers > 0) {
+        st = compose_add_gemm(ctx, ops, "mlp", ctx->mlp, m->dense_layers, ARG_RANK_TOKENS, 2.0 * m->dense_ffn / t, m->hidden, err);
+        if (!st) {
+            st = compose_add_gemm(ctx, ops, "mlp", ctx->mlp, m->dense_layers, ARG_RANK_TOKENS, m->hidden, m->dense_ffn / t, err);
+        }
+    }
+    if (!st && m->experts > 0) {
+        st = add_moe(ctx, ops, err);
+    }
+    if (!st) {
+        st = compose_add_gemm(ctx, ops, "head", ctx->head, 1, ARG_SAMPLED, m->vocab / t, m->hidden, err);
+    }
+    return st ? st : add_allreduce(ctx, ops, err);
+}

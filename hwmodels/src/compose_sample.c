@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Samples the chosen rows once, when a deployment is compiled: a step then costs a few interpolations. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include "compose_cost.h"
+
+/* Token counts at which the tables have steps (tile and wave edges of the measured GEMM and MoE grids). */
+static const int measured_tokens[] = {1,   2,   4,   8,   12,  16,  17,  32,  33,  48,   64,   65,   80,   96,   112,
+                                      128, 129, 160, 192, 224, 256, 257, 320, 384, 512,  513,  768,  1024, 1280, 1536,
+                                      2048, 2560, 3072, 4096, 6144, 8192, 12288, 16384, 20480, 32768, 65536};
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static int unique(double *x, int n)
+{
+    qsort(x, (size_t)n, sizeof *x, by_value);
+    int m = 0;
+    for (int i = 0; i < n; i++) {
+        if (m == 0 || x[i] > x[m - 1]) {
+            x[m++] = x[i];
+        }
+    }
+    return m;
+}
+
+static int octaves(double *x, int capacity, double first, double last, double per_octave)
+{
+    int n = 0;
+    for (; n < capacity; n++) {
+        x[n] = first * exp2(n / per_octave);
+        if (x[n] >= last) {
+            n++;
+            break;
+        }
+    }
+    return n;
+}
+
+void composed_cost_knots(composed_cost *c)
+{
+    int n = 0;
+    for (size_t i = 0; i < sizeof measured_tokens / sizeof *measured_tokens; i++) {
+        c->token[n++] = measured_tokens[i];
+    }
+    for (int i = 1; i < 32; i++) {
+        c->token[n++] = i;
+    }
+    for (double x = 32; x < 600000 && n < TOKEN_KNOTS; x *= 1.07) {
+        c->token[n++] = floor(x);
+    }
+    c->n_tokens = unique(c->token, n);
+    n = 0;
+    for (int i = 1; i < 8; i++) {
+        c->batch[n++] = i;
+    }
+    for (double x = 8; x <= 8192 && n < BATCH_ROWS; x *= exp2(0.25)) {
+        c->batch[n++] = floor(x + 0.5);
+    }
+    c->n_batch = unique(c->batch, n);
+    for (int i = 0; i < c->n_batch; i++) {
+        c->log_batch[i] = log(c->batch[i]);
+    }
+    c->n_ctx = octaves(c->ctx, CTX_KNOTS, 1, 2097152, 4);
+    c->n_length = octaves(c->length, LENGTH_KNOTS, 1, 2097152, 4);
+}
+
+int knot_find(const double *x, int n, double at)
+{
+    int lo = 0, hi = n - 1;
+    while (hi - lo > 1) {
+        int mid = (lo + hi) / 2;
+        if (x[mid] <= at) {
+            lo = mid;
+        } else {
+            hi = mid;
+        }
+    }
+    return lo;
+}
+
+/* Isotonic least squares of ln y (pool adjacent violators): measured rows are not monotone in size, a running
+ * maximum would keep every outlier above, this keeps the level. */
+static void make_monotone(double *y, int n)
+{
+    double value[TOKEN_KNOTS];
+    int weight[TOKEN_KNOTS], m = 0;
+    for (int i = 0; i < n; i++) {
+        value[m] = log(y[i]);
+        weight[m++] = 1;
+        while (m > 1 && value[m - 2] > value[m - 1]) {
+            int w = weight[m - 2] + weight[m - 1];
+            value[m - 2] = (value[m - 2] * weight[m - 2] + value[m - 1] * weight[m - 1]) / w;
+            weight[m - 2] = w;
+            m--;
+        }
+    }
+    int at = 0;
+    for (int i = 0; i < m; i++) {
+        double v = exp(value[i]);
+        for (int j = 0; j < weight[i]; j++) {
+            y[at++] = v;
+        }
+    }
+}
+
+static void sample_curve(composed_cost *c, const compose_op *op)
+{
+    token_curve *curve = &c->curve[op->arg];
+    double y[TOKEN_KNOTS];
+    curve->used = true;
+    if (!op->row.main.group) {
+        for (int i = 0; i < c->n_tokens; i++) {
+            curve->y[i] += op->count * (op->form_fixed_s + op->form_per_arg_s * c->token[i]);
+        }
+        return;
+    }
+    for (int i = 0; i < c->n_tokens; i++) {
+        bool outside = false;
+        y[i] = row_time(&op->row, &c->token[i], &outside);
+        if (op->saved_per_expert_s > 0) {
+            double read = op->experts_per_rank * -expm1(c->token[i] * log1p(-op->hit_share));
+            y[i] = fmax(y[i] - read * op->saved_per_expert_s, y[i] * op->saved_limit);
+        }
+        y[i] = fmax(y[i], op->floor_per_arg_s * c->token[i]);
+        curve->outside[i] = curve->outside[i] || outside;
+    }
+    make_monotone(y, c->n_tokens);
+    for (int i = 0; i < c->n_tokens; i++) {
+        curve->y[i] += op->count * y[i];
+    }
+}
+
+static void sample_decode(composed_cost *c, const compose_op *op)
+{
+    decode_grid *g = &c->decode[op->kv_kind];
+    if (!g->used) {
+        g->used = true;
+        for (int b = 0; b < c->n_batch; b++) {
+            g->ctx_hi[b] = INFINITY;
+        }
+    }
+    bool capped = c->base.kv_cap[op->kv_kind] != INT64_MAX;
+    for (int b = 0; b < c->n_batch; b++) {
+        double inside = 0;
+        for (int i = 0; i < c->n_ctx; i++) {
+            /* A window's context stops at its cap, where the rows of longer contexts belong. */
+            double cap = (double)c->base.kv_cap[op->kv_kind];
+            double ctx = capped && c->ctx[i] >= cap ? fmax(2048, cap) : c->ctx[i];
+            double var[QUERY_VARS] = {c->batch[b], ctx, 0};
+            bool outside = false;
+            double t = op->row.main.group
+                           ? row_time(&op->row, var, &outside)
+                           : op->form_fixed_s + c->batch[b] * (op->form_per_arg_s + op->form_per_kv_s * ctx);
+            g->t[b][i] += op->count * t;
+            inside = outside ? inside : c->ctx[i];
+        }
+        if (inside < g->ctx_hi[b] && !(capped && inside >= (double)c->base.kv_cap[op->kv_kind])) {
+            g->ctx_hi[b] = inside;
+        }
+    }
+}
+
+static double prompt_rows(int i)
+{
+    return exp2(i);
+}
+
+/* Adds seconds to cells that hold ln seconds. */
+static double ln_add(bool first, double ln_old, double seconds)
+{
+    return log((first ? 0 : exp(ln_old)) + fmax(seconds, 1e-12));
+}
+
+static void sample_prompts(composed_cost *c, const compose_op *op)
+{
+    bool linear = op->attn == ATTN_PREFILL_LINEAR;
+    double(*grid)[LENGTH_KNOTS] = linear ? c->linear : c->plain;
+    bool *has = linear ? &c->has_linear : &c->has_plain;
+    double inside = 0;
+    for (int b = 0; b < PROMPT_ROWS; b++) {
+        for (int i = 0; i < c->n_length; i++) {
+            double n = c->length[i];
+            double var[QUERY_VARS] = {prompt_rows(b), n, 0};
+            bool outside = false;
+            double t = op->row.main.group ? row_time(&op->row, var, &outside)
+                                          : op->form_fixed_s + var[0] * (op->form_per_token_s * n +
+                                                                         op->form_per_pair_s * n * (n + 1) / 2);
+            grid[b][i] = ln_add(!*has, grid[b][i], op->count * t);
+            if (b == 0 && !outside) {
+                inside = n;
+            }
+        }
+    }
+    *has = true;
+    c->length_hi = fmin(c->length_hi, inside);
+}
+
+static double past_knot(int i)
+{
+    return i == 0 ? 0 : 64 * exp2(i);
+}
+
+static void sample_prefix(composed_cost *c, const compose_op *op)
+{
+    double fresh_hi = 0, past_hi = 0;
+    for (int b = 0; b < PROMPT_ROWS; b++) {
+        for (int i = 0; i < FRESH_KNOTS; i++) {
+            for (int j = 0; j < PAST_KNOTS; j++) {
+                double var[QUERY_VARS] = {prompt_rows(b), exp2(i), past_knot(j)};
+                bool outside = false;
+                double t = row_time(&op->row, var, &outside);
+                c->prefix[b][i][j] = ln_add(!c->has_prefix, c->prefix[b][i][j], op->count * t);
+                if (b == 0 && !outside) {
+                    fresh_hi = fmax(fresh_hi, var[1]);
+                    past_hi = fmax(past_hi, var[2]);
+                }
+            }
+        }
+    }
+    c->has_prefix = true;
+    c->fresh_hi = fmin(c->fresh_hi, fresh_hi);
+    c->past_hi = fmin(c->past_hi, past_hi);
+}
+
+void composed_cost_sample(composed_cost *cost, const compose_ops *ops)
+{
+    cost->length_hi = cost->fresh_hi = cost->past_hi = INFINITY;
+    for (size_t i = 0; i < ops->n; i++) {
+        const compose_op *op = &ops->op[i];
+        if (!op->is_attention) {
+            sample_curve(cost, op);
+        } else if (op->attn == ATTN_DECODE) {
+            sample_decode(cost, op);
+        } else if (op->attn == ATTN_PREFILL_PREFIX) {
+            sample_prefix(cost, op);
+        } else {
+            sample_prompts(cost, op);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Weights, KV bytes and flops of a deployment at its own precision, from the architecture (formulas of
+ * models_hardware.md 1.1; parameter counts per layer of 1.2 for DeepSeek-V4). */
+#include <math.h>
+#include <string.h>
+#include "compose_internal.h"
+
+/* Bits a weight with its scales: 128x128 blocks fp32, NVFP4 16-blocks e4m3, MXFP4 32-blocks ue8m0, INT4 groups of 32
+ * with a bf16 scale. */
+double compose_bits(const char *dtype)
+{
+    if (!strcmp(dtype, "fp8")) {
+        return 8;
+    }
+    if (!strncmp(dtype, "fp8", 3)) {
+        return 8.002;
+    }
+    if (!strcmp(dtype, "nvfp4") || !strncmp(dtype, "int4", 4)) {
+        return 4.5;
+    }
+    return !strncmp(dtype, "w4", 2) || !strncmp(dtype, "mxfp4", 5) ? 4.25 : 16;
+}
+
+/* Attention parameters of one rank, all layers, in bytes. */
+static double attention_bytes(const compose_context *ctx)
+{
+    const apmw_llm_spec *m = ctx->llm;
+    double t = ctx->layout.tp, h = m->hidden, bits = compose_bits(ctx->attn), heads = m->heads / t;
+    if (m->csa_layers > 0) {
+        const double latent = m->head_dim;
+        double all = h * m->q_lora + m->q_lora * heads * latent + h * latent + heads * latent * m->o_lora +
+                     (double)m->o_groups * m->o_lora * h / t;
+        double indexer_q = (double)m->index_heads * m->index_dim * m->q_lora;
+        double csa = h * 4 * latent + h * (4.0 * m->index_dim + m->index_heads), hca = h * 2 * latent;
+        return (m->layers * all * bits + m->csa_layers * (indexer_q * bits + csa * 16) +
+                m->hca_layers * hca * 16) / 8;
+    }
+    if (m->kv_lora > 0) {
+        double q_in = m->q_lora > 0 ? h * m->q_lora : 0, q_from = m->q_lora > 0 ? m->q_lora : h;
+        double layer = q_in + h * (m->kv_lora + m->rope_dim) + q_from * heads * (m->nope + m->rope_dim) +
+                       (double)m->kv_lora * heads * (m->nope + m->v_dim) + heads * m->v_dim * h;
+        if (m->index_topk > 0) {
+            layer += (double)m->index_heads * m->index_dim * m->q_lora + h * (m->index_dim + m->index_heads);
+        }
+        return m->layers * layer * bits / 8;
+    }
+    double kv = m->kv_heads / t > 1 ? m->kv_heads / t : 1, gate = 1;
+    (void)rule_number(ctx, "models", "attn_gate", 1, &gate, NULL);
+    double full = m->head_dim * h * ((gate + 1) * heads + 2 * kv);
+    double gdn = h * 128 * (2.0 * m->linear_k_heads + 3.0 * m->linear_v_heads) / t;
+    return ((m->layers - m->linear_layers) * full + m->linear_layers * gdn) * bits / 8;
+}
+
+void compose_weights_of(const compose_context *ctx, compose_weights *out)
+{
+    const apmw_llm_spec *m = ctx->llm;
+    const apmw_layout *l = &ctx->layout;
+    double t = l->tp, h = m->hidden;
+    *out = (compose_weights){0};
+    out->attention_bytes = attention_bytes(ctx);
+    out->dense_mlp_bytes = m->dense_layers * 3.0 * h * m->dense_ffn / t * compose_bits(ctx->mlp) / 8;
+    if (m->experts > 0) {
+        double expert = m->expert_params > 0 ? m->expert_params : 3.0 * h * m->expert_dim;
+        out->shared_bytes = m->moe_layers * 3.0 * h * m->expert_dim * m->shared_experts / t *
+                            compose_bits(ctx->shared) / 8;
+        out->router_bytes = m->moe_layers * h * m->experts * compose_bits(ctx->router) / 8;
+        out->experts_per_rank = (double)m->experts / l->moe_ep;
+        out->expert_rank_bytes = expert / l->moe_tp * compose_bits(ctx->moe) / 8;
+        out->routed_bytes = m->moe_layers * out->experts_per_rank * out->expert_rank_bytes;
+    }
+    out->head_bytes = m->vocab * h / t * compose_bits(ctx->head) / 8;
+    out->embed_bytes = m->vocab * h / t * 2;
+    if (ctx->spec->draft_tokens > 0) {
+        double moe_layers = m->moe_layers > 0 ? m->moe_layers : 1;
+        out->mtp_bytes = out->attention_bytes / m->layers + (out->shared_bytes + out->routed_bytes) / moe_layers;
+    }
+}
+
+double compose_weight_total(const compose_weights *w)
+{
+    return w->attention_bytes + w->dense_mlp_bytes + w->shared_bytes + w->router_bytes + w->head_bytes +
+           w->embed_bytes + w->routed_bytes + w->mtp_bytes;
+}
+
+/* Bytes an element of the KV, as the terms of the model are scaled: those of a layout of its own (V4, DSA) stay. */
+static double kv_scale(const compose_context *ctx)
+{
+    double stated = ctx->llm->kv_bytes_per_element_stated;
+    return stated > 0 ? (strcmp(ctx->kv, "fp8") ? 2 : 1) / stated : 1;
+}
+
+/* Of one sequence, on one accelerator of its tensor-parallel group: latents are replicated, grouped-query heads
+ * split. */
+double compose_kv_read_bytes(const compose_context *ctx, double context)
+{
+    const apmw_llm_spec *m = ctx->llm;
+    double split = m->kv_lora > 0 || m->csa_layers > 0 ? 1 : fmin(ctx->layout.tp, m->kv_heads > 0 ? m->kv_heads : 1);
+    double state = m->kv_state_bytes / ctx->layout.tp;
+    return apmw_terms_at(m->kv_read, m->n_kv_read, context) * kv_scale(ctx) / split +
+           (m->linear_layers > 0 ? 2 * state : 0);
+}
+
+double compose_decode_flops(const compose_context *ctx, double context)
+{
+    return apmw_terms_at(ctx->llm->decode_flops, ctx->llm->n_decode_flops, context);
+}

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Static check of the composition without any fitted number: time per output token of the aggregated,
+ * non-speculative serving points, from the step at full batch and mean context plus the share of prompt steps, against
+ * what was measured. No scheduler is simulated (apmw validate does that): this shows wrong rows, fast.
+ *
+ *   bench_compose_points [--data DIR] [--half fit|judge|all] [--rows] [--report] [--match TEXT]
+ */
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include "apmw/buf.h"
+#include "apmw/compose.h"
+#include "apmw/csv.h"
+#include "apmw/text.h"
+
+typedef struct group {
+    char name[128];
+    double *error, *residual;
+    size_t n;
+} group;
+
+typedef struct point {
+    apmw_serving_spec spec;
+    double isl, osl, concurrency, tpot_s, layers;
+    char name[96];
+} point;
+
+static const char *cell(const apmw_csv *csv, size_t row, const char *name)
+{
+    return apmw_csv_cell(csv, row, apmw_csv_col(csv, name));
+}
+
+static int number(const apmw_csv *csv, size_t row, const char *name)
+{
+    return atoi(cell(csv, row, name));
+}
+
+/* "fit" half when the hash of the layout key is even. */
+static bool in_fit_half(const apmw_csv *csv, size_t row)
+{
+    char key[256];
+    snprintf(key, sizeof key, "%s|%s|%s|%s|%s|%s|%s", cell(csv, row, "platform"), cell(csv, row, "model"),
+             cell(csv, row, "engine"), cell(csv, row, "precision"), cell(csv, row, "tp"), cell(csv, row, "moe_ep"),
+             cell(csv, row, "attention_dp"));
+    return apmw_hash64(key, strlen(key), 0) % 2 == 0;
+}
+
+/* Anomalous runs (composition.md 11.3, 11.4): a cold start, and prompts that were longer than labelled. */
+static bool excluded(const apmw_csv *csv, size_t row)
+{
+    bool r1 = !strcmp(cell(csv, row, "model"), "deepseek-v3-r1") && !strcmp(cell(csv, row, "engine"), "sglang");
+    const char *day = cell(csv, row, "measured"), *platform = cell(csv, row, "platform");
+    return (r1 && !strcmp(platform, "b200") && !strcmp(day, "2025-11-10")) ||
+           (r1 && !strcmp(platform, "b300") && !strcmp(day, "2026-04-17"));
+}
+
+static void read_point(const apmw_csv *csv, size_t row, point *p)
+{
+    *p = (point){.isl = number(csv, row, "isl"), .osl = number(csv, row, "osl"),
+                 .concurrency = number(csv, row, "concurrency"), .tpot_s = atof(cell(csv, row, "tpot_ms")) / 1e3};
+    apmw_copy(p->spec.platform, sizeof p->spec.platform, cell(csv, row, "platform"));
+    apmw_copy(p->spec.model, sizeof p->spec.model, cell(csv, row, "model"));
+    apmw_copy(p->spec.engine, sizeof p->spec.engine, cell(csv, row, "engine"));
+    apmw_copy(p->spec.precision, sizeof p->spec.precision, cell(csv, row, "precision"));
+    apmw_copy(p->spec.kv_dtype, sizeof p->spec.kv_dtype, cell(csv, row, "kv_dtype"));
+    apmw_copy(p->spec.moe_backend, sizeof p->spec.moe_backend, cell(csv, row, "moe_backend"));
+    apmw_copy(p->spec.released, sizeof p->spec.released, cell(csv, row, "measured"));
+    p->spec.layout = (apmw_layout){.tp = number(csv, row, "tp"), .pp = number(csv, row, "pp"),
+                                   .attention_dp = number(csv, row, "attention_dp"),
+                                   .moe_tp = number(csv, row, "moe_tp"), .moe_ep = number(csv, row, "moe_ep")};
+    snprintf(p->name, sizeof p->name, "%s %s %s %s", p->spec.platform, p->spec.model, p->spec.engine, p->spec.precision);
+}
+
+/* Step at full batch and mean context, plus what the prompts of the other requests add to each step. */
+static double predict(const apmw_step_cost *cost, const point *p)
+{
+    double dp = p->spec.layout.attention_dp > 1 ? p->spec.layout.attention_dp : 1;
+    double batch = p->concurrency / dp, isl = 0.9 * p->isl, osl = 0.9 * p->osl;
+    int64_t seqs = (int64_t)ceil(batch), total = (int64_t)p->concurrency;
+    apmw_step_load load = {.n_seqs = seqs, .rank_tokens = seqs, .total_seqs = total, .total_tokens = total};
+    double ctx = isl + osl / 2;
+    for (int k = 0; k < cost->n_kinds; k++) {
+        double cap = (double)cost->kv_cap[k];
+        load.kv[k] = (double)seqs * (ctx < cap ? ctx : cap);
+    }
+    apmw_step_work decode, mixed;
+    apmw_step_cost_eval(cost, &load, &decode);
+    apmw_chunk chunk = {(int64_t)isl, 0, 1};
+    load.chunks = &chunk;
+    load.n_chunks = 1;
+    load.rank_tokens += chunk.new_tokens;
+    load.total_tokens += chunk.new_tokens * (int64_t)dp;
+    bool alone = !strcmp(p->spec.engine, "sglang");
+    if (alone) {
+        load.n_seqs = load.total_seqs = 0;
+        load.rank_tokens = chunk.new_tokens;
+        load.total_tokens = chunk.new_tokens * (int64_t)dp;
+        memset(load.kv, 0, sizeof load.kv);
+    }
+    apmw_step_cost_eval(cost, &load, &mixed);
+    double prompt = alone ? mixed.time_s : mixed.time_s - decode.time_s;
+    return decode.time_s + (p->concurrency - 1) / dp / osl * prompt;
+}
+
+static void add(group **groups, size_t *n, const char *name, double error, double residual)
+{
+    group *g = NULL;
+    for (size_t i = 0; i < *n && !g; i++) {
+        g = strcmp((*groups)[i].name, name) ? NULL : &(*groups)[i];
+    }
+    if (!g) {
+        *groups = realloc(*groups, (*n + 1) * sizeof **groups);
+        g = &(*groups)[(*n)++];
+        *g = (group){.n = 0};
+        apmw_copy(g->name, sizeof g->name, name);
+    }
+    g->error = realloc(g->error, (g->n + 1) * sizeof *g->error);
+    g->residual = realloc(g->residual, (g->n + 1) * sizeof *g->residual);
+    g->error[g->n] = error;
+    g->residual[g->n++] = residual;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const group *)a)->name, ((const group *)b)->name);
+}
+
+static void print_groups(group *groups, size_t n)
+{
+    qsort(groups, n, sizeof *groups, by_name);
+    printf("%-44s %4s %7s %7s %7s %9s\n", "group", "n", "median%", "|med|%", "|p90|%", "us/layer");
+    for (size_t i = 0; i < n; i++) {
+        group *g = &groups[i];
+        double signed_median = apmw_quantile(g->error, g->n, 0.5), us = apmw_quantile(g->residual, g->n, 0.5);
+        for (size_t j = 0; j < g->n; j++) {
+            g->error[j] = fabs(g->error[j]);
+        }
+        printf("%-44s %4zu %+7.1f %7.1f %7.1f %+9.1f\n", g->name, g->n, 100 * signed_median,
+               100 * apmw_quantile(g->error, g->n, 0.5), 100 * apmw_quantile(g->error, g->n, 0.9), us);
+        free(g->error);
+        free(g->residual);
+    }
+    free(groups);
+}
+
+int main(int argc, char **argv)
+{
+    const char *data = APMW_SOURCE_DIR, *half = "all", *match = "";
+    bool rows = false, report_rows = false;
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--data") && i + 1 < argc) {
+            data = argv[++i];
+        } else if (!strcmp(argv[i], "--half") && i + 1 < argc) {
+            half = argv[++i];
+        } else if (!strcmp(argv[i], "--match") && i + 1 < argc) {
+            match = argv[++i];
+        } else if (!strcmp(argv[i], "--rows")) {
+            rows = true;
+        } else if (!strcmp(argv[i], "--report")) {
+            report_rows = true;
+        }
+    }
+    char path[1024];
+    snprintf(path, sizeof path, "%s/hwmodels/evidence/serving/points.csv.zst", data);
+    apmw_error err = {0};
+    apmw_catalog *catalog = NULL;
+    apmw_csv *csv = NULL;
+    if (apmw_catalog_open(data, &catalog, &err) || apmw_csv_load(path, &csv, &err)) {
+        fprintf(stderr, "%s\n", err.message);
+        return 1;
+    }
+    group *groups = NULL, *engines = NULL;
+    size_t n_groups = 0, n_engines = 0, unsupported = 0, compiled = 0;
+    double compile_s = 0;
+    apmw_step_cost *cost = NULL;
+    apmw_serving_spec last = {0};
+    for (size_t row = 0; row < apmw_csv_rows(csv); row++) {
+        point p;
+        if (strcmp(cell(csv, row, "mode"), "agg") || strcmp(cell(csv, row, "spec_method"), "none") ||
+            !*cell(csv, row, "length_range_ratio") || excluded(csv, row)) {
+            continue;
+        }
+        if ((!strcmp(half, "fit") && !in_fit_half(csv, row)) || (!strcmp(half, "judge") && in_fit_half(csv, row))) {
+            continue;
+        }
+        read_point(csv, row, &p);
+        if (!strstr(p.name, match)) {
+            continue;
+        }
+        if (!cost || memcmp(&last, &p.spec, sizeof last)) {
+            apmw_step_cost_free(cost);
+            cost = NULL;
+            apmw_compose_report report = {0};
+            struct timespec a, b;
+            (void)apmw_catalog_platform(catalog, p.spec.platform, &(const apmw_hwmodel *){0}, NULL);
+            clock_gettime(CLOCK_MONOTONIC, &a);
+            apmw_status st = apmw_compose(catalog, &p.spec, NULL, &cost, report_rows ? &report : NULL, &err);
+            clock_gettime(CLOCK_MONOTONIC, &b);
+            compile_s += (double)(b.tv_sec - a.tv_sec) + 1e-9 * (double)(b.tv_nsec - a.tv_nsec);
+            compiled++;
+            if (report_rows && !st) {
+                printf("%s\n", report.rows.data);
+            }
+            apmw_compose_report_free(&report);
+            last = p.spec;
+            if (st) {
+                fprintf(stderr, "%s: %s\n", p.name, err.message);
+                unsupported++;
+                last = (apmw_serving_spec){0};
+                continue;
+            }
+        }
+        const apmw_llm_spec *llm = NULL;
+        (void)apmw_catalog_llm(catalog, p.spec.model, &llm, NULL);
+        double t = predict(cost, &p), error = t / p.tpot_s - 1, us = (p.tpot_s - t) / llm->layers * 1e6;
+        if (rows) {
+            printf("%-38s tp%d dp%d ep%d %5.0f/%5.0f N %4.0f %s: %8.3f ms, measured %8.3f, %+6.1f %%, %+6.1f us/layer\n", p.name,
+                   p.spec.layout.tp, p.spec.layout.attention_dp, p.spec.layout.moe_ep, p.isl, p.osl, p.concurrency,
+                   p.spec.released, 1e3 * t, 1e3 * p.tpot_s, 100 * error, us);
+        }
+        add(&groups, &n_groups, p.name, error, us);
+        add(&engines, &n_engines, p.spec.engine, error, us);
+        add(&engines, &n_engines, "~all", error, us);
+    }
+    print_groups(groups, n_groups);
+    print_groups(engines, n_engines);
+    printf("%zu rows unsupported; %zu compiled, %.1f ms each\n", unsupported, compiled, 1e3 * compile_s / (double)compiled);
+    apmw_step_cost_free(cost);
+    apmw_csv_free(csv);
+    apmw_catalog_free(catalog);
+    return 0;
+}
