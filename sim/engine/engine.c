@@ -134,10 +134,7 @@ apmw_status apmw_engine_create(apmw_des *des, const apmw_engine_config *config, 
 
 static void drop(void *self, apmw_seq *seq)
 {
-    apmw_engine *engine = self;
-    seq->request->private_ = NULL;
-    seq->next = engine->spare;
-    engine->spare = seq;
+    apmw_seq_drop(self, seq);
 }
 
 void apmw_engine_free(apmw_engine *engine)
@@ -239,8 +236,10 @@ static void on_arrival(apmw_des *des, void *subject, uint64_t argument)
     if (seq->next)
         seq->next->prev = seq->prev;
     seq->prev = seq->next = NULL;
-    if (engine->fault.status != APMW_OK)
+    if (engine->fault.status != APMW_OK) {
+        apmw_seq_drop(engine, seq);
         return;
+    }
     if (can_never_run(engine, seq)) {
         apmw_seq_finish(engine, seq, APMW_REQUEST_REJECTED, apmw_des_now(des));
         return;

@@ -119,8 +119,9 @@ void apmw_rank_cross_caps(apmw_engine *engine, apmw_rank *rank);
 
 /* engine_plan.c: what the next step does. Returns true if there is something to do. */
 bool apmw_fast_plan(apmw_engine *engine);
-/* engine_step.c: an event that plans, unless one is queued or a step runs. */
-void apmw_fast_wake(apmw_engine *engine);
+/* engine_step.c: of apmw_engine_mode. */
+void apmw_fast_arrive(apmw_engine *engine, apmw_seq *seq);
+void apmw_fast_settle(const apmw_engine *engine);
 /* engine_check.c */
 apmw_status apmw_fast_check(const apmw_engine *engine, apmw_error *err);
 

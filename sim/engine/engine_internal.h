@@ -103,6 +103,8 @@ void apmw_seq_release(apmw_engine *engine, apmw_seq *seq, int64_t kv_tokens);
 int64_t apmw_seq_preempt(apmw_engine *engine, apmw_seq *seq, int64_t steps);
 /* Terminal: stamps, probes, on_done; the sequence is gone. */
 void apmw_seq_finish(apmw_engine *engine, apmw_seq *seq, apmw_request_state state, apmw_time now);
+/* Gives back a sequence that is in no queue, without a word to anybody: memory is short or the engine goes. */
+void apmw_seq_drop(apmw_engine *engine, apmw_seq *seq);
 void apmw_engine_emit_step(apmw_engine *engine, const apmw_step_record *record);
 /* Whole tokens emitted by n steps of decoding at a summed rate, with the fraction carried on. */
 int64_t apmw_engine_emit_tokens(apmw_engine *engine, int64_t rate, int64_t n_steps);

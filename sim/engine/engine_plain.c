@@ -66,7 +66,7 @@ static void on_plan(apmw_des *des, void *subject, uint64_t argument)
     if (engine->config.batching == APMW_BATCHING_SGLANG && engine->config.recv_interval > 1)
         for (int rank = 0; rank < engine->config.n_ranks; rank++)
             apmw_plain_receive(engine, rank);
-    if (!apmw_plain_plan(engine)) {
+    if (!apmw_plain_plan(engine) || engine->fault.status != APMW_OK) {
         p->idle = true;
         engine->carry_ns = 0.0;
         return;
@@ -204,7 +204,7 @@ static void each(const apmw_engine *engine, void (*fn)(void *self, apmw_seq *seq
     }
 }
 
-static void close(apmw_engine *engine)
+static void close_mode(apmw_engine *engine)
 {
     plain *p = engine->state;
     for (int i = 0; p->ranks && i < engine->config.n_ranks; i++) {
@@ -220,7 +220,7 @@ static void close(apmw_engine *engine)
     engine->state = NULL;
 }
 
-static apmw_status open(apmw_engine *engine, apmw_error *err)
+static apmw_status open_mode(apmw_engine *engine, apmw_error *err)
 {
     plain *p = calloc(1, sizeof *p);
     engine->state = p;
@@ -233,4 +233,4 @@ static apmw_status open(apmw_engine *engine, apmw_error *err)
     return APMW_OK;
 }
 
-const apmw_engine_mode apmw_engine_plain = {open, close, arrive, NULL, check, each};
+const apmw_engine_mode apmw_engine_plain = {open_mode, close_mode, arrive, NULL, check, each};

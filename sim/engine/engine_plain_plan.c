@@ -9,6 +9,7 @@ void apmw_plain_insert(apmw_engine *engine, pile *p, int64_t at, apmw_seq *seq)
         const int64_t capacity = p->capacity ? 2 * p->capacity : 16;
         apmw_seq **v = realloc(p->v, (size_t)capacity * sizeof(*v));
         if (!v) {
+            apmw_seq_drop(engine, seq);
             apmw_engine_fault(engine, APMW_E_NOMEM, "out of memory");
             return;
         }

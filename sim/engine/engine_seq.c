@@ -148,6 +148,13 @@ int64_t apmw_seq_preempt(apmw_engine *engine, apmw_seq *seq, int64_t steps)
     return kv_tokens;
 }
 
+void apmw_seq_drop(apmw_engine *engine, apmw_seq *seq)
+{
+    seq->request->private_ = NULL;
+    seq->next = engine->spare;
+    engine->spare = seq;
+}
+
 void apmw_seq_finish(apmw_engine *engine, apmw_seq *seq, apmw_request_state state, apmw_time now)
 {
     apmw_request *request = seq->request;
@@ -162,9 +169,7 @@ void apmw_seq_finish(apmw_engine *engine, apmw_seq *seq, apmw_request_state stat
         engine->ranks[seq->rank].requests--;
         engine->ranks[seq->rank].tokens -= seq->booked;
     }
-    request->private_ = NULL;
-    seq->next = engine->spare;
-    engine->spare = seq;
+    apmw_seq_drop(engine, seq);
     for (size_t i = 0; i < engine->n_probes; i++)
         if (engine->probes[i]->on_request)
             engine->probes[i]->on_request(engine->probes[i]->self, now, record);

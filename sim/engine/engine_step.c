@@ -129,7 +129,7 @@ static void on_plan(apmw_des *des, void *subject, uint64_t argument)
     fast->planning = false;
     if (engine->stepping || engine->fault.status != APMW_OK)
         return;
-    if (!apmw_fast_plan(engine)) {
+    if (!apmw_fast_plan(engine) || engine->fault.status != APMW_OK) {
         fast->idle = true;
         engine->carry_ns = 0.0;
         return;
@@ -149,7 +149,7 @@ static void on_plan(apmw_des *des, void *subject, uint64_t argument)
     schedule_end(engine, fast);
 }
 
-void apmw_fast_wake(apmw_engine *engine)
+static void wake(apmw_engine *engine)
 {
     apmw_fast *fast = engine->state;
     if (fast->planning || engine->stepping)
@@ -208,7 +208,7 @@ static void cut_stretch(apmw_engine *engine, apmw_fast *fast, const apmw_rank *r
     schedule_end(engine, fast);
 }
 
-static void arrive(apmw_engine *engine, apmw_seq *seq)
+void apmw_fast_arrive(apmw_engine *engine, apmw_seq *seq)
 {
     apmw_fast *fast = engine->state;
     apmw_rank *rank = &fast->ranks[seq->rank];
@@ -217,7 +217,7 @@ static void arrive(apmw_engine *engine, apmw_seq *seq)
     if (engine->stepping)
         cut_stretch(engine, fast, rank);
     else
-        apmw_fast_wake(engine);
+        wake(engine);
 }
 
 static void report_step(apmw_engine *engine, apmw_fast *fast)
@@ -251,6 +251,7 @@ static void push_done(apmw_engine *engine, apmw_fast *fast, apmw_seq *seq)
         const size_t capacity = fast->done_capacity ? 2 * fast->done_capacity : 16;
         apmw_seq **done = realloc(fast->done, capacity * sizeof *done);
         if (!done) {
+            apmw_seq_drop(engine, seq);
             apmw_engine_fault(engine, APMW_E_NOMEM, "out of memory");
             return;
         }
@@ -332,13 +333,13 @@ static void on_step_end(apmw_des *des, void *subject, uint64_t argument)
         fast->adp_waits = (fast->adp_waits + fast->n_steps - 1) % engine->config.adp_wait_iters;
     collect_done(engine, fast, now);
     /* The batch is in order before anybody is called. */
-    apmw_fast_wake(engine);
+    wake(engine);
     const size_t n_done = fast->n_done;
     for (size_t i = 0; i < n_done; i++)
         apmw_seq_finish(engine, fast->done[i], APMW_REQUEST_DONE, now);
 }
 
-static void settle(const apmw_engine *engine)
+void apmw_fast_settle(const apmw_engine *engine)
 {
     apmw_fast *fast = engine->state;
     if (!engine->stepping || fast->n_steps == 1)
@@ -350,57 +351,3 @@ static void settle(const apmw_engine *engine)
         if (fast->ranks[i].decodes)
             apmw_rank_take_to(owner, &fast->ranks[i], n);
 }
-
-static void each(const apmw_engine *engine, void (*fn)(void *self, apmw_seq *seq), void *self)
-{
-    const apmw_fast *fast = engine->state;
-    for (int i = 0; fast->ranks && i < engine->config.n_ranks; i++) {
-        const apmw_rank *rank = &fast->ranks[i];
-        const apmw_seq_list *lists[] = {&rank->unreceived, &rank->waiting, &rank->running};
-        for (size_t j = 0; j < sizeof lists / sizeof lists[0]; j++)
-            for (apmw_seq *seq = lists[j]->head, *next; seq; seq = next) {
-                next = seq->next;
-                fn(self, seq);
-            }
-    }
-}
-
-static void close(apmw_engine *engine)
-{
-    apmw_fast *fast = engine->state;
-    for (int i = 0; fast->ranks && i < engine->config.n_ranks; i++) {
-        apmw_rank *rank = &fast->ranks[i];
-        free(rank->ends.entries);
-        free(rank->caps.entries);
-        free(rank->crossing);
-        free(rank->chunks);
-        free(rank->chunk_seqs);
-    }
-    free(fast->ranks);
-    free(fast->done);
-    free(fast);
-    engine->state = NULL;
-}
-
-static apmw_status open(apmw_engine *engine, apmw_error *err)
-{
-    apmw_fast *fast = calloc(1, sizeof *fast);
-    if (!fast)
-        return apmw_error_set(err, APMW_E_NOMEM, "engine %d: out of memory", (int)engine->index);
-    engine->state = fast;
-    fast->engine = engine;
-    fast->idle = true;
-    fast->ranks = calloc((size_t)engine->config.n_ranks, sizeof *fast->ranks);
-    bool ok = fast->ranks != NULL;
-    for (int i = 0; ok && i < engine->config.n_ranks; i++) {
-        apmw_rank *rank = &fast->ranks[i];
-        rank->cache = engine->caches[i];
-        rank->ends.which = 0;
-        rank->caps.which = 1;
-        rank->crossing = calloc((size_t)engine->config.block_tokens, sizeof *rank->crossing);
-        ok = rank->crossing != NULL;
-    }
-    return ok ? APMW_OK : apmw_error_set(err, APMW_E_NOMEM, "engine %d: out of memory", (int)engine->index);
-}
-
-const apmw_engine_mode apmw_engine_fast = {open, close, arrive, settle, apmw_fast_check, each};
