@@ -249,6 +249,78 @@ static void preemption_gives_way_and_recomputes(bool plain)
     rig_close(rig);
 }
 
+/* The same pressure with a cache: what gave way finds its prompt again, to the last whole block, but not its output,
+ * which is no content of the stream; the output's whole blocks stay in the pool until others need them. */
+static void preemption_finds_its_prompt_again(bool plain)
+{
+    apmw_engine_config config = rig_config();
+    config.block_tokens = 10;
+    config.kv_blocks = 7;
+    config.prefix_caching = true;
+    config.plain = plain;
+    const apmw_linear_cost cost = rig_cost(0.010, 0.0);
+    engine_rig *rig = rig_open(&cost, config);
+    const apmw_request *a = rig_add(rig, 0, 20, 20), *b = rig_add(rig, 0, 20, 30);
+    /* b gives way at 110 ms with 30 tokens in KV; a ends after 19 decode steps at 200 ms with 39. */
+    assert_int_equal(apmw_des_run(rig->des, 20500 * unit), APMW_OK);
+    assert_time(a->record.done, 20000);
+    assert_int_equal(b->record.n_preemptions, 1);
+    assert_int_equal(b->record.n_recomputed, 10);
+    apmw_kv_stats stats;
+    apmw_engine_kv_stats(rig->engine, 0, &stats);
+    /* b pins the 2 blocks of its prompt and takes 2. Cached were these, 2 of a's prompt and one of each output;
+     * one block was free, so one of those four is evicted. */
+    assert_int_equal(stats.held_blocks, 4);
+    assert_int_equal(stats.cached_blocks, 3);
+    assert_int_equal(stats.free_blocks, 0);
+    assert_int_equal(stats.hit_tokens, 0);
+    rig_run(rig);
+    assert_time(b->record.done, 21000 + 18 * 1000);
+    assert_int_equal(b->record.n_cached, 0);
+    rig_close(rig);
+}
+
+/* What arrives at the very instant of a step boundary takes part in the next step. */
+static void an_arrival_at_a_boundary_is_in_time(bool plain)
+{
+    apmw_engine_config config = rig_config();
+    config.plain = plain;
+    const apmw_linear_cost cost = rig_cost(0.010, 0.0);
+    engine_rig *rig = rig_open(&cost, config);
+    rig_add(rig, 0, 20, 20);
+    const apmw_request *b = rig_add(rig, 5000 * unit, 20, 1), *c = rig_add(rig, 5000 * unit + 1, 20, 1);
+    const apmw_request *d = rig_add(rig, 7000 * unit - 1, 20, 1);
+    rig_run(rig);
+    assert_time(b->record.admitted, 5000);
+    assert_time(c->record.admitted, 6000);
+    assert_time(d->record.admitted, 7000);
+    rig_close(rig);
+}
+
+/* Step times are no whole nanoseconds; their sum is not rounded step by step. */
+static void fractions_of_a_nanosecond_add_up(bool plain)
+{
+    apmw_engine_config config = rig_config();
+    config.plain = plain;
+    const apmw_linear_cost cost = rig_cost(0.0100000004, 0.0);
+    engine_rig *rig = rig_open(&cost, config);
+    const apmw_request *a = rig_add(rig, 0, 20, 100000), *b = rig_add(rig, 500 * unit, 20, 50000);
+    rig_run(rig);
+    const apmw_time expected = 100000 * (apmw_time)10000000 + 40000;
+    assert_in_range(a->record.done, expected - 1, expected + 1);
+    assert_in_range(b->record.done, 50001 * (apmw_time)10000000 + 20000 - 1, 50001 * (apmw_time)10000000 + 20000 + 1);
+    rig_close(rig);
+
+    /* Nor from one stretch to the next. */
+    config.max_num_seqs = 1;
+    rig = rig_open(&cost, config);
+    for (int i = 0; i < 20000; i++)
+        a = rig_add(rig, 0, 20, 1);
+    rig_run(rig);
+    assert_in_range(a->record.done, 20000 * (apmw_time)10000000 + 8000 - 1, 20000 * (apmw_time)10000000 + 8000 + 1);
+    rig_close(rig);
+}
+
 /* A second turn finds the first turn's prompt and output, but not the last partial block. */
 static void a_turn_computes_only_what_is_new(bool plain)
 {
@@ -312,6 +384,9 @@ BOTH(trtllm_waits_for_tokens_or_iterations)
 BOTH(trtllm_waits_until_every_rank_gets_a_prompt)
 BOTH(trtllm_reserves_the_declared_output)
 BOTH(preemption_gives_way_and_recomputes)
+BOTH(preemption_finds_its_prompt_again)
+BOTH(an_arrival_at_a_boundary_is_in_time)
+BOTH(fractions_of_a_nanosecond_add_up)
 BOTH(a_turn_computes_only_what_is_new)
 BOTH(the_front_end_is_serial)
 
@@ -327,6 +402,9 @@ int main(void)
                                        TESTS(trtllm_waits_until_every_rank_gets_a_prompt),
                                        TESTS(trtllm_reserves_the_declared_output),
                                        TESTS(preemption_gives_way_and_recomputes),
+                                       TESTS(preemption_finds_its_prompt_again),
+                                       TESTS(an_arrival_at_a_boundary_is_in_time),
+                                       TESTS(fractions_of_a_nanosecond_add_up),
                                        TESTS(a_turn_computes_only_what_is_new),
                                        TESTS(the_front_end_is_serial)};
     return cmocka_run_group_tests(tests, NULL, NULL);
