@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* How the measured table of each operation is read. Categorical columns come first, in key order; the numeric axes follow
- * in order of nesting. A kernel_source that changes along an axis by itself (DSA blocks) is no key. */
+ * in order of nesting. A kernel_source that changes along an axis by itself (DSA blocks, block-FP8 GEMM of vLLM on H200)
+ * is no key. tp_size is none either: with the model given, num_heads (heads of one rank) says the same, and some files
+ * write 1 whatever the split. */
 #include <string.h>
 
 #include "apmw/op_table.h"
@@ -11,14 +13,14 @@
 #define US 1e-6
 #define ATTENTION LIST("kernel_source", "attn_dtype", "kv_cache_dtype", "head_dim", "window_size", "num_heads", "num_key_value_heads")
 #define MLA_BLOCK LIST("model", "mla_dtype", "gemm_type", "kv_cache_dtype", "num_heads")
-#define MLA_KERNEL LIST("kv_cache_dtype", "num_heads", "tp_size")
-#define DSA LIST("op_name", "model", "gemm_type", "kv_cache_dtype", "num_heads", "tp_size")
-#define V4 LIST("model", "gemm_type", "num_heads", "tp_size")
+#define MLA_KERNEL LIST("kv_cache_dtype", "num_heads")
+#define DSA LIST("op_name", "model", "gemm_type", "kv_cache_dtype", "num_heads")
+#define V4 LIST("model", "gemm_type", "num_heads")
 #define EXPERTS LIST("kernel_source", "moe_dtype", "hidden_size", "inter_size", "topk", "num_experts", "moe_tp_size", "moe_ep_size", "distribution")
 #define WIDE LIST("op_name", "moe_dtype", "hidden_size", "inter_size", "topk", "num_experts", "num_slots", "moe_ep_size", "distribution")
 
 static const apmw_op_schema schemas[] = {
-    {"gemm", LIST("kernel_source", "gemm_dtype"), LIST("n", "k", "m"), "latency", MS},
+    {"gemm", LIST("gemm_dtype"), LIST("n", "k", "m"), "latency", MS},
     {"quantize_computescale", LIST("quant_dtype"), LIST("k", "m"), "latency", MS},
     {"context_attention", ATTENTION, LIST("batch_size", "isl"), "latency", MS},
     {"generation_attention", ATTENTION, LIST("batch_size", "step"), "latency", MS},
