@@ -26,6 +26,29 @@ static void fill_work(composed_cost *c, const compose_context *ctx)
     c->n_prefill_flops = m->n_prefill_flops;
 }
 
+/* Seconds of one call in the reference decode pass (64 sequences a rank at 4,608 tokens) or prompt pass (1,024). */
+static double reference_time(const compose_op *op, int prompt, double dp)
+{
+    double tokens = prompt ? 1024 : 64;
+    double var[QUERY_VARS] = {tokens, 0, 0};
+    bool outside = false;
+    if (op->is_attention) {
+        if ((op->attn == ATTN_DECODE) == (prompt != 0)) {
+            return 0;
+        }
+        var[0] = prompt ? 1 : tokens;
+        var[1] = prompt ? tokens : 4608;
+        return compose_op_time(op, var, &outside);
+    }
+    if ((op->arg == ARG_DECODE_TOKENS && prompt) || (op->arg == ARG_CHUNK_TOKENS && !prompt) ||
+        op->arg == ARG_PREFIX_TOKENS) {
+        return 0;
+    }
+    var[0] *= op->arg == ARG_TOTAL_TOKENS ? dp : 1;
+    var[0] = op->arg == ARG_SAMPLED && prompt ? 1 : var[0];
+    return compose_op_time(op, var, &outside);
+}
+
 static void fill_report(apmw_compose_report *report, const compose_context *ctx, const compose_ops *ops)
 {
     if (!report) {
@@ -35,11 +58,20 @@ static void fill_report(apmw_compose_report *report, const compose_context *ctx,
     apmw_buf_printf(&report->rows, "# %s on %s, %s %s, tp %d dp %d moe_tp %d moe_ep %d, kv %s, moe %s\n", ctx->llm->id,
                     ctx->spec->platform, ctx->engine, ctx->spec->precision, ctx->layout.tp, ctx->layout.attention_dp,
                     ctx->layout.moe_tp, ctx->layout.moe_ep, ctx->kv, ctx->moe);
+    apmw_buf_puts(&report->rows, "# ms: a decode pass of 64 sequences at 4,608 tokens, or one prompt of 1,024 tokens\n"
+                                 "# operation      times  ms decode  ms prompt  row\n");
+    double total[2] = {0, 0}, dp = ctx->layout.attention_dp;
     for (size_t i = 0; i < ops->n; i++) {
         const compose_op *op = &ops->op[i];
-        apmw_buf_printf(&report->rows, "%-16s x%-4g %s\n", op->role, op->count, op->row.line);
+        double ms[2];
+        for (int j = 0; j < 2; j++) {
+            ms[j] = 1e3 * op->count * reference_time(op, j, dp);
+            total[j] += ms[j];
+        }
+        apmw_buf_printf(&report->rows, "%-16s %5g %10.4f %10.4f  %s\n", op->role, op->count, ms[0], ms[1], op->row.line);
         report->n_borrowed += op->row.borrowed ? 1 : 0;
     }
+    apmw_buf_printf(&report->rows, "%-16s %5s %10.4f %10.4f\n", "sum", "", total[0], total[1]);
 }
 
 void apmw_compose_report_free(apmw_compose_report *report)

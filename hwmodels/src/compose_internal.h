@@ -114,6 +114,7 @@ typedef struct compose_op {
     double floor_per_arg_s;  /* never faster than this an argument */
     /* A narrower weight saves this many seconds an expert read, of experts_per_rank that a token hits with hit_share. */
     double saved_per_expert_s, saved_limit, experts_per_rank, hit_share;
+    double form_per_expert_s; /* without a table: an expert read costs this */
     double form_fixed_s, form_per_arg_s, form_per_kv_s, form_per_pair_s, form_per_token_s;
 } compose_op;
 
@@ -124,6 +125,8 @@ typedef struct compose_ops {
     int64_t kv_cap[APMW_KV_KINDS];
 } compose_ops;
 
+/* Seconds of one call: var = tokens, or (sequences, context), or (prompts, new tokens, past tokens). */
+double compose_op_time(const compose_op *op, const double var[QUERY_VARS], bool *outside);
 apmw_status compose_ops_build(const compose_context *ctx, compose_ops *ops, apmw_error *err);
 apmw_status compose_ops_attention(const compose_context *ctx, compose_ops *ops, apmw_error *err);
 apmw_status compose_ops_amd(const compose_context *ctx, compose_ops *ops, apmw_error *err);
@@ -145,6 +148,8 @@ typedef struct compose_weights {
 void compose_weights_of(const compose_context *ctx, compose_weights *out);
 double compose_bits(const char *dtype);
 double compose_weight_total(const compose_weights *w);
+/* Factor on the KV bytes of apmw_llm_kv_bytes, which scales grouped-query KV only. */
+double compose_latent_scale(const compose_context *ctx);
 /* KV bytes that one accelerator reads for one sequence of this context in a decode pass. */
 double compose_kv_read_bytes(const compose_context *ctx, double context);
 /* Attention flops of one decoded token at this context, of the whole model. */

@@ -108,25 +108,40 @@ static void make_monotone(double *y, int n)
     }
 }
 
+static double experts_read(const compose_op *op, double tokens)
+{
+    return op->hit_share > 0 ? op->experts_per_rank * -expm1(tokens * log1p(-op->hit_share)) : 0;
+}
+
+double compose_op_time(const compose_op *op, const double var[QUERY_VARS], bool *outside)
+{
+    if (!op->is_attention) {
+        if (!op->row.main.group) {
+            return op->form_fixed_s + op->form_per_arg_s * var[0] + op->form_per_expert_s * experts_read(op, var[0]);
+        }
+        double t = row_time(&op->row, var, outside);
+        if (op->saved_per_expert_s > 0) {
+            t = fmax(t - experts_read(op, var[0]) * op->saved_per_expert_s, t * op->saved_limit);
+        }
+        return fmax(t, op->floor_per_arg_s * var[0]);
+    }
+    if (op->row.main.group) {
+        return row_time(&op->row, var, outside);
+    }
+    return op->attn == ATTN_DECODE ? op->form_fixed_s + var[0] * (op->form_per_arg_s + op->form_per_kv_s * var[1])
+                                   : op->form_fixed_s + var[0] * (op->form_per_token_s * var[1] +
+                                                                  op->form_per_pair_s * var[1] * (var[1] + 1) / 2);
+}
+
 static void sample_curve(composed_cost *c, const compose_op *op)
 {
     token_curve *curve = &c->curve[op->arg];
     double y[TOKEN_KNOTS];
     curve->used = true;
-    if (!op->row.main.group) {
-        for (int i = 0; i < c->n_tokens; i++) {
-            curve->y[i] += op->count * (op->form_fixed_s + op->form_per_arg_s * c->token[i]);
-        }
-        return;
-    }
     for (int i = 0; i < c->n_tokens; i++) {
+        double var[QUERY_VARS] = {c->token[i], 0, 0};
         bool outside = false;
-        y[i] = row_time(&op->row, &c->token[i], &outside);
-        if (op->saved_per_expert_s > 0) {
-            double read = op->experts_per_rank * -expm1(c->token[i] * log1p(-op->hit_share));
-            y[i] = fmax(y[i] - read * op->saved_per_expert_s, y[i] * op->saved_limit);
-        }
-        y[i] = fmax(y[i], op->floor_per_arg_s * c->token[i]);
+        y[i] = compose_op_time(op, var, &outside);
         curve->outside[i] = curve->outside[i] || outside;
     }
     make_monotone(y, c->n_tokens);
@@ -153,9 +168,7 @@ static void sample_decode(composed_cost *c, const compose_op *op)
             double ctx = capped && c->ctx[i] >= cap ? fmax(2048, cap) : c->ctx[i];
             double var[QUERY_VARS] = {c->batch[b], ctx, 0};
             bool outside = false;
-            double t = op->row.main.group
-                           ? row_time(&op->row, var, &outside)
-                           : op->form_fixed_s + c->batch[b] * (op->form_per_arg_s + op->form_per_kv_s * ctx);
+            double t = compose_op_time(op, var, &outside);
             g->t[b][i] += op->count * t;
             inside = outside ? inside : c->ctx[i];
         }
@@ -187,9 +200,7 @@ static void sample_prompts(composed_cost *c, const compose_op *op)
             double n = c->length[i];
             double var[QUERY_VARS] = {prompt_rows(b), n, 0};
             bool outside = false;
-            double t = op->row.main.group ? row_time(&op->row, var, &outside)
-                                          : op->form_fixed_s + var[0] * (op->form_per_token_s * n +
-                                                                         op->form_per_pair_s * n * (n + 1) / 2);
+            double t = compose_op_time(op, var, &outside);
             grid[b][i] = ln_add(!*has, grid[b][i], op->count * t);
             if (b == 0 && !outside) {
                 inside = n;

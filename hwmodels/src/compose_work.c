@@ -82,11 +82,19 @@ double compose_weight_total(const compose_weights *w)
            w->embed_bytes + w->routed_bytes + w->mtp_bytes;
 }
 
-/* Bytes an element of the KV, as the terms of the model are scaled: those of a layout of its own (V4, DSA) stay. */
+/* Latents of dense MLA are stated at one byte an element (576 B), bf16 doubles them; the layouts of V4 and DSA have
+ * their own formats and stay. */
+double compose_latent_scale(const compose_context *ctx)
+{
+    const apmw_llm_spec *m = ctx->llm;
+    bool dense_mla = m->kv_lora > 0 && m->index_topk == 0 && m->csa_layers == 0;
+    return dense_mla && strcmp(ctx->kv, "fp8") ? 2 : 1;
+}
+
 static double kv_scale(const compose_context *ctx)
 {
     double stated = ctx->llm->kv_bytes_per_element_stated;
-    return stated > 0 ? (strcmp(ctx->kv, "fp8") ? 2 : 1) / stated : 1;
+    return stated > 0 ? (strcmp(ctx->kv, "fp8") ? 2 : 1) / stated : compose_latent_scale(ctx);
 }
 
 /* Of one sequence, on one accelerator of its tensor-parallel group: latents are replicated, grouped-query heads

@@ -29,12 +29,9 @@ apmw_status apmw_kv_pool_tokens(apmw_catalog *catalog, const apmw_serving_spec *
     double memory = ctx.accelerator->hbm_reported_bytes;
     memory = isnan(memory) ? ctx.accelerator->hbm_bytes : memory;
     double pool = !strcmp(meaning, "rest") ? (memory - weights - reserve) * share : memory * share - weights - reserve;
-    double stated = ctx.llm->kv_bytes_per_element_stated, element = strcmp(ctx.kv, "fp8") ? 2 : 1;
+    double element = strcmp(ctx.kv, "fp8") ? 2 : 1;
     context = context > 0 ? context : 1;
-    double per_token = apmw_llm_kv_bytes(ctx.llm, context, ctx.layout.tp, element) / context;
-    if (ctx.llm->kv_lora > 0 && stated > 0 && ctx.llm->kv_heads == 0) {
-        per_token *= element / stated; /* latents: the function scales grouped-query KV only */
-    }
+    double per_token = apmw_llm_kv_bytes(ctx.llm, context, ctx.layout.tp, element) * compose_latent_scale(&ctx) / context;
     *weight_bytes = weights;
     *tokens = pool > 0 ? floor(pool / per_token) : 0;
     if (pool <= 0) {

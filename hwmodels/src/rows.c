@@ -205,7 +205,7 @@ static apmw_status bind_side(const compose_context *ctx, const apmw_json_cur *si
     char expanded[256];
     expand_key(ctx, key, expanded, sizeof expanded);
     if (table && query_bind(q, table, expanded, out)) {
-        snprintf(text, size, "%s/%s [%s]", platform, table->source, apmw_op_group_key(out->group));
+        snprintf(text, size, "%s [%s]", table->source, apmw_op_group_key(out->group));
     } else {
         out->group = NULL;
     }

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include <stdio.h>
+#include "compose_internal.h"
+#include "apmw/overhead.h"
+
+apmw_status apmw_overhead_lookup(apmw_catalog *catalog, const apmw_serving_spec *spec, apmw_overhead *out,
+                                 apmw_error *err)
+{
+    compose_context ctx;
+    apmw_status st = compose_context_open(catalog, spec, &ctx, err);
+    if (st) {
+        return st;
+    }
+    char path[1024];
+    snprintf(path, sizeof path, "%s/hwmodels/engines.h5", apmw_catalog_dir(catalog));
+    apmw_overhead_prior(ctx.engine, spec->role, out);
+    apmw_overhead_table table;
+    st = apmw_overhead_table_load(path, &table, err);
+    if (st == APMW_OK) {
+        const apmw_overhead_entry *entry =
+            apmw_overhead_table_find(&table, ctx.engine, spec->model, ctx.family, spec->role, spec->released);
+        if (entry) {
+            *out = entry->value;
+        }
+        apmw_overhead_table_free(&table);
+    } else if (st == APMW_E_NOINPUT) {
+        st = APMW_OK; /* nothing fitted yet */
+    }
+    compose_context_close(&ctx);
+    return st;
+}

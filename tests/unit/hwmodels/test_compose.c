@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+#include "apmw/compose.h"
+#include "apmw/overhead.h"
+
+static apmw_catalog *catalog;
+
+static int open_catalog(void **state)
+{
+    (void)state;
+    return (int)apmw_catalog_open(APMW_SOURCE_DIR, &catalog, NULL);
+}
+
+static int close_catalog(void **state)
+{
+    (void)state;
+    apmw_catalog_free(catalog);
+    return 0;
+}
+
+static apmw_serving_spec spec_of(const char *platform, const char *model, const char *engine, const char *precision,
+                                 apmw_layout layout)
+{
+    apmw_serving_spec s = {.layout = layout};
+    strcpy(s.platform, platform);
+    strcpy(s.model, model);
+    strcpy(s.engine, engine);
+    strcpy(s.precision, precision);
+    return s;
+}
+
+static apmw_step_load decode_load(int64_t seqs, double context)
+{
+    apmw_step_load load = {.n_seqs = seqs, .rank_tokens = seqs, .total_seqs = seqs, .total_tokens = seqs};
+    load.kv[0] = (double)seqs * context;
+    return load;
+}
+
+static double step_ms(const apmw_serving_spec *s, int64_t seqs, double context, double window)
+{
+    apmw_step_cost *cost = NULL;
+    apmw_error err = {0};
+    if (apmw_compose(catalog, s, NULL, &cost, NULL, &err)) {
+        fail_msg("%s", err.message);
+    }
+    apmw_step_load load = decode_load(seqs, context);
+    load.kv[1] = (double)seqs * window;
+    apmw_step_work work;
+    apmw_step_cost_eval(cost, &load, &work);
+    assert_true(work.kernel_s == work.time_s);
+    assert_true(work.flops > 0 && work.bytes > 0);
+    apmw_step_cost_free(cost);
+    return 1e3 * work.time_s;
+}
+
+/* Sums that were made by hand from the same tables (composition.md 2), contexts 0.9 (ISL + OSL / 2). */
+static void hand_made_sums(void **state)
+{
+    (void)state;
+    apmw_serving_spec r1 = spec_of("b200", "deepseek-v3-r1", "trtllm", "fp8", (apmw_layout){.tp = 8});
+    strcpy(r1.moe_backend, "backend=TRTLLM");
+    double ms = step_ms(&r1, 64, 0.9 * (1024 + 4096), 0);
+    assert_true(fabs(ms / 19.25 - 1) < 0.01);
+    apmw_serving_spec llama = spec_of("h200", "llama-3.1-70b", "trtllm", "fp8", (apmw_layout){.tp = 4});
+    ms = step_ms(&llama, 32, 0.9 * (1024 + 4096), 0);
+    assert_true(fabs(ms / 10.83 - 1) < 0.02);
+    apmw_serving_spec oss = spec_of("b200", "gpt-oss-120b", "trtllm", "fp4", (apmw_layout){.tp = 4});
+    ms = step_ms(&oss, 64, 0.9 * (1024 + 4096), 128);
+    assert_true(fabs(ms / 4.34 - 1) < 0.01);
+}
+
+static void overhead_is_added(void **state)
+{
+    (void)state;
+    apmw_serving_spec s = spec_of("h200", "llama-3.1-70b", "vllm", "fp8", (apmw_layout){.tp = 4});
+    apmw_overhead o = {.layer_s = 20e-6, .seq_s = 15e-6, .prefill_scale = 2, .prefill_floor_layer_s = 1e-3};
+    apmw_step_cost *bare = NULL, *full = NULL;
+    assert_int_equal(apmw_compose(catalog, &s, NULL, &bare, NULL, NULL), APMW_OK);
+    assert_int_equal(apmw_compose(catalog, &s, &o, &full, NULL, NULL), APMW_OK);
+    apmw_step_load load = decode_load(16, 2000);
+    apmw_step_work a, b;
+    apmw_step_cost_eval(bare, &load, &a);
+    apmw_step_cost_eval(full, &load, &b);
+    assert_true(fabs(b.time_s - a.time_s - (80 * 20e-6 + 16 * 15e-6)) < 1e-12);
+    assert_true(b.kernel_s == a.kernel_s);
+    /* A prompt alone: twice the composed time, or the floor. */
+    apmw_chunk chunk = {4000, 0, 1};
+    apmw_step_load prompt = {.rank_tokens = 4000, .total_tokens = 4000, .chunks = &chunk, .n_chunks = 1};
+    apmw_step_cost_eval(bare, &prompt, &a);
+    apmw_step_cost_eval(full, &prompt, &b);
+    assert_true(fabs(b.kernel_s / a.kernel_s - 2) < 1e-9);
+    chunk.new_tokens = prompt.rank_tokens = prompt.total_tokens = 16;
+    apmw_step_cost_eval(full, &prompt, &b);
+    assert_true(fabs(b.time_s - (80e-3 + 80 * 20e-6)) < 1e-9);
+    apmw_step_cost_free(bare);
+    apmw_step_cost_free(full);
+}
+
+/* A chunk on a prefix costs more than alone, and a prompt in two chunks about as much as whole. */
+static void prefixes_are_priced(void **state)
+{
+    (void)state;
+    const char *models[] = {"llama-3.1-70b", "deepseek-v3-r1", "glm-5", "deepseek-v4-pro", "gpt-oss-120b"};
+    for (size_t i = 0; i < 5; i++) {
+        apmw_serving_spec s = spec_of("b200", models[i], i == 1 || i == 2 || i == 3 ? "sglang" : "vllm",
+                                      i == 0 || i == 2 ? "fp8" : "fp4", (apmw_layout){.tp = 8});
+        apmw_step_cost *cost = NULL;
+        apmw_error err = {0};
+        if (apmw_compose(catalog, &s, NULL, &cost, NULL, &err)) {
+            fail_msg("%s", err.message);
+        }
+        const apmw_chunk chunks[] = {{2048, 0, 1}, {2048, 100000, 1}, {8192, 0, 1}, {4096, 0, 0}, {4096, 4096, 1}};
+        double t[5];
+        for (int j = 0; j < 5; j++) {
+            apmw_step_load load = {.rank_tokens = chunks[j].new_tokens, .total_tokens = chunks[j].new_tokens,
+                                   .chunks = &chunks[j], .n_chunks = 1};
+            apmw_step_work work;
+            apmw_step_cost_eval(cost, &load, &work);
+            t[j] = work.time_s;
+        }
+        assert_true(t[1] > 1.05 * t[0]);
+        assert_true(t[3] + t[4] > 0.95 * t[2] && t[3] + t[4] < 1.6 * t[2]);
+        apmw_step_cost_free(cost);
+    }
+}
+
+static void report_names_every_row(void **state)
+{
+    (void)state;
+    apmw_serving_spec s = spec_of("b200", "deepseek-v3-r1", "trtllm", "fp8", (apmw_layout){.tp = 8});
+    apmw_step_cost *cost = NULL;
+    apmw_compose_report report = {0};
+    assert_int_equal(apmw_compose(catalog, &s, NULL, &cost, &report, NULL), APMW_OK);
+    assert_non_null(strstr(report.rows.data, "mla_generation_module.trtllm1.3.0rc20"));
+    assert_non_null(strstr(report.rows.data, "kernel_source=sglang_flashinfer_trtllm_moe"));
+    assert_non_null(strstr(report.rows.data, "BORROWED"));
+    assert_int_equal(report.n_borrowed, 1);
+    apmw_compose_report_free(&report);
+    apmw_step_cost_free(cost);
+}
+
+static void impossible_combinations_say_why(void **state)
+{
+    (void)state;
+    apmw_step_cost *cost = NULL;
+    apmw_error err = {0};
+    apmw_serving_spec split = spec_of("b200", "deepseek-v3-r1", "sglang", "fp8",
+                                      (apmw_layout){.tp = 8, .moe_tp = 4, .moe_ep = 4});
+    assert_int_equal(apmw_compose(catalog, &split, NULL, &cost, NULL, &err), APMW_E_SCENARIO);
+    assert_non_null(strstr(err.message, "impossible split"));
+    assert_null(cost);
+    apmw_serving_spec none = spec_of("h200", "kimi-k3", "vllm", "fp4", (apmw_layout){.tp = 8});
+    assert_int_equal(apmw_compose(catalog, &none, NULL, &cost, NULL, &err), APMW_E_SCENARIO);
+    apmw_serving_spec pp = spec_of("b200", "llama-3.1-70b", "vllm", "fp8", (apmw_layout){.tp = 2, .pp = 2});
+    assert_int_equal(apmw_compose(catalog, &pp, NULL, &cost, NULL, &err), APMW_E_SCENARIO);
+    assert_non_null(strstr(err.message, "pipeline"));
+    apmw_serving_spec typo = spec_of("b200", "lama-3.1-70b", "vllm", "fp8", (apmw_layout){.tp = 2});
+    assert_int_equal(apmw_compose(catalog, &typo, NULL, &cost, NULL, &err), APMW_E_USAGE);
+}
+
+static void overhead_table_round_trip_and_choice(void **state)
+{
+    (void)state;
+    apmw_overhead_entry entries[] = {
+        {.engine = "vllm", .model = "*", .family = "*", .role = "*", .released_from = "*", .value.layer_s = 1},
+        {.engine = "vllm", .model = "llama-3.1-70b", .family = "*", .role = "", .released_from = "*", .value.layer_s = 2},
+        {.engine = "vllm", .model = "llama-3.1-70b", .family = "*", .role = "", .released_from = "2026-02-01", .value.layer_s = 3},
+        {.engine = "vllm", .model = "*", .family = "*", .role = "decode", .released_from = "*", .value.layer_s = 4,
+         .value.basis = "decode workers", .sd_layer_s = NAN}};
+    apmw_overhead_table table = {.entry = entries, .n = 4, .provenance = "test"}, back;
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/apmw_engines_%d.h5", (int)getpid());
+    assert_int_equal(apmw_overhead_table_save(&table, path, NULL), APMW_OK);
+    assert_int_equal(apmw_overhead_table_load(path, &back, NULL), APMW_OK);
+    remove(path);
+    assert_int_equal(back.n, 4);
+    assert_string_equal(back.provenance, "test");
+    assert_string_equal(back.entry[3].value.basis, "decode workers");
+    assert_true(isnan(back.entry[3].sd_layer_s));
+    const struct {
+        const char *engine, *model, *role, *released;
+        double want;
+    } cases[] = {{"vllm", "glm-5", "", "", 1},
+                 {"vllm", "llama-3.1-70b", "", "2026-01-01", 2},
+                 {"vllm", "llama-3.1-70b", "", "2026-03-01", 3},
+                 {"vllm", "llama-3.1-70b", "", "", 3},
+                 {"vllm", "llama-3.1-70b", "decode", "", 4}};
+    for (size_t i = 0; i < 5; i++) {
+        const apmw_overhead_entry *e = apmw_overhead_table_find(&back, cases[i].engine, cases[i].model, "hopper",
+                                                                cases[i].role, cases[i].released);
+        assert_non_null(e);
+        assert_true(e->value.layer_s == cases[i].want);
+    }
+    assert_null(apmw_overhead_table_find(&back, "atom", "glm-5", "cdna4", "", ""));
+    apmw_overhead_table_free(&back);
+    apmw_overhead prior;
+    apmw_overhead_prior("trtllm", "", &prior);
+    assert_true(prior.layer_s == 5e-6 && prior.prefill_scale == 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(hand_made_sums),
+                                       cmocka_unit_test(overhead_is_added),
+                                       cmocka_unit_test(prefixes_are_priced),
+                                       cmocka_unit_test(report_names_every_row),
+                                       cmocka_unit_test(impossible_combinations_say_why),
+                                       cmocka_unit_test(overhead_table_round_trip_and_choice)};
+    return cmocka_run_group_tests(tests, open_catalog, close_catalog);
+}
