@@ -90,7 +90,7 @@ static void make_monotone(double *y, int n)
     double value[TOKEN_KNOTS];
     int weight[TOKEN_KNOTS], m = 0;
     for (int i = 0; i < n; i++) {
-        value[m] = log(y[i]);
+        value[m] = log(fmax(y[i], 1e-15));
         weight[m++] = 1;
         while (m > 1 && value[m - 2] > value[m - 1]) {
             int w = weight[m - 2] + weight[m - 1];
@@ -161,16 +161,19 @@ static void sample_decode(composed_cost *c, const compose_op *op)
     }
     bool capped = c->base.kv_cap[op->kv_kind] != INT64_MAX;
     for (int b = 0; b < c->n_batch; b++) {
-        double inside = 0;
+        double inside = 0, t[CTX_KNOTS];
         for (int i = 0; i < c->n_ctx; i++) {
             /* A window's context stops at its cap, where the rows of longer contexts belong. */
             double cap = (double)c->base.kv_cap[op->kv_kind];
             double ctx = capped && c->ctx[i] >= cap ? fmax(2048, cap) : c->ctx[i];
             double var[QUERY_VARS] = {c->batch[b], ctx, 0};
             bool outside = false;
-            double t = compose_op_time(op, var, &outside);
-            g->t[b][i] += op->count * t;
+            t[i] = compose_op_time(op, var, &outside);
             inside = outside ? inside : c->ctx[i];
+        }
+        make_monotone(t, c->n_ctx);
+        for (int i = 0; i < c->n_ctx; i++) {
+            g->t[b][i] += op->count * t[i];
         }
         if (inside < g->ctx_hi[b] && !(capped && inside >= (double)c->base.kv_cap[op->kv_kind])) {
             g->ctx_hi[b] = inside;
@@ -196,15 +199,18 @@ static void sample_prompts(composed_cost *c, const compose_op *op)
     bool *has = linear ? &c->has_linear : &c->has_plain;
     double inside = 0;
     for (int b = 0; b < PROMPT_ROWS; b++) {
+        double t[LENGTH_KNOTS];
         for (int i = 0; i < c->n_length; i++) {
-            double n = c->length[i];
-            double var[QUERY_VARS] = {prompt_rows(b), n, 0};
+            double var[QUERY_VARS] = {prompt_rows(b), c->length[i], 0};
             bool outside = false;
-            double t = compose_op_time(op, var, &outside);
-            grid[b][i] = ln_add(!*has, grid[b][i], op->count * t);
+            t[i] = compose_op_time(op, var, &outside);
             if (b == 0 && !outside) {
-                inside = n;
+                inside = c->length[i];
             }
+        }
+        make_monotone(t, c->n_length);
+        for (int i = 0; i < c->n_length; i++) {
+            grid[b][i] = ln_add(!*has, grid[b][i], op->count * t[i]);
         }
     }
     *has = true;
@@ -220,16 +226,20 @@ static void sample_prefix(composed_cost *c, const compose_op *op)
 {
     double fresh_hi = 0, past_hi = 0;
     for (int b = 0; b < PROMPT_ROWS; b++) {
-        for (int i = 0; i < FRESH_KNOTS; i++) {
-            for (int j = 0; j < PAST_KNOTS; j++) {
+        for (int j = 0; j < PAST_KNOTS; j++) {
+            double t[FRESH_KNOTS];
+            for (int i = 0; i < FRESH_KNOTS; i++) {
                 double var[QUERY_VARS] = {prompt_rows(b), exp2(i), past_knot(j)};
                 bool outside = false;
-                double t = row_time(&op->row, var, &outside);
-                c->prefix[b][i][j] = ln_add(!c->has_prefix, c->prefix[b][i][j], op->count * t);
+                t[i] = row_time(&op->row, var, &outside);
                 if (b == 0 && !outside) {
                     fresh_hi = fmax(fresh_hi, var[1]);
                     past_hi = fmax(past_hi, var[2]);
                 }
+            }
+            make_monotone(t, FRESH_KNOTS);
+            for (int i = 0; i < FRESH_KNOTS; i++) {
+                c->prefix[b][i][j] = ln_add(!c->has_prefix, c->prefix[b][i][j], op->count * t[i]);
             }
         }
     }
