@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The native binary format (traces/FORMAT.md, section 3): columns in HDF5, deflated. Metadata is written in the form
- * of HDF5 1.10, in which every block carries a checksum, and data with Fletcher-32, so that damage is an error and
- * not a wrong number. */
+/* The native binary format (traces/FORMAT.md, section 3): columns in HDF5, deflated. Metadata is written in
+ * the form of HDF5 1.10, in which every block carries a checksum, and data with Fletcher-32, so that damage
+ * is an error and not a wrong number. */
 #include <hdf5.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -20,10 +20,14 @@ static const struct {
     const char *path;
     bool is_wide;
 } turn_columns[N_FIELDS] = {
-    [N_IN] = {"turns/in", true},           [N_OUT] = {"turns/out", true},
-    [PARENT] = {"turns/parent", false},    [LANE] = {"turns/lane", false},
-    [SHARED_IN] = {"turns/shared_in", true}, [SHARED_OUT] = {"turns/shared_out", true},
-    [DELAY] = {"turns/delay_ns", true},    [TRIGGER] = {"turns/trigger", false},
+    [N_IN] = {"turns/in", true},
+    [N_OUT] = {"turns/out", true},
+    [PARENT] = {"turns/parent", false},
+    [LANE] = {"turns/lane", false},
+    [SHARED_IN] = {"turns/shared_in", true},
+    [SHARED_OUT] = {"turns/shared_out", true},
+    [DELAY] = {"turns/delay_ns", true},
+    [TRIGGER] = {"turns/trigger", false},
 };
 
 static apmw_status failed(const char *path, const char *what, apmw_error *err)
@@ -31,7 +35,8 @@ static apmw_status failed(const char *path, const char *what, apmw_error *err)
     return apmw_error_set(err, APMW_E_DATA, "%s: %s", path, what);
 }
 
-/* ---- writing -------------------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------------------
+ */
 
 static bool write_column(hid_t file, const char *path, hid_t disk, hid_t memory, const void *data, size_t n)
 {
@@ -39,8 +44,8 @@ static bool write_column(hid_t file, const char *path, hid_t disk, hid_t memory,
     hid_t space = H5Screate_simple(1, &rows, NULL);
     hid_t how = H5Pcreate(H5P_DATASET_CREATE), links = H5Pcreate(H5P_LINK_CREATE);
     bool good = H5Pset_create_intermediate_group(links, 1) >= 0 && H5Pset_obj_track_times(how, false) >= 0;
-    good = good && H5Pset_chunk(how, 1, &chunk) >= 0 && H5Pset_shuffle(how) >= 0 && H5Pset_deflate(how, 9) >= 0 &&
-           H5Pset_fletcher32(how) >= 0;
+    good = good && H5Pset_chunk(how, 1, &chunk) >= 0 && H5Pset_shuffle(how) >= 0 &&
+           H5Pset_deflate(how, 9) >= 0 && H5Pset_fletcher32(how) >= 0;
     hid_t set = good ? H5Dcreate2(file, path, disk, space, links, how, H5P_DEFAULT) : -1;
     good = set >= 0 && (n == 0 || H5Dwrite(set, memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0);
     if (set >= 0) {
@@ -125,7 +130,8 @@ static bool write_names(hid_t file, const apmw_trace *trace, bool ids)
     for (size_t i = 0; i < trace->n && good; i++) {
         apmw_copy(text + i * size, size, ids ? trace->items[i].id : trace->items[i].source);
     }
-    good = good && write_column(file, ids ? "trajectories/id" : "trajectories/source", type, type, text, trace->n);
+    good = good &&
+           write_column(file, ids ? "trajectories/id" : "trajectories/source", type, type, text, trace->n);
     H5Tclose(type);
     free(text);
     return good;
@@ -133,8 +139,8 @@ static bool write_names(hid_t file, const apmw_trace *trace, bool ids)
 
 static bool write_trajectories(hid_t file, const apmw_trace *trace, int64_t *column)
 {
-    static const char *const paths[] = {"trajectories/global_id", "trajectories/global_tokens", "trajectories/turns",
-                                        "trajectories/lanes"};
+    static const char *const paths[] = {"trajectories/global_id", "trajectories/global_tokens",
+                                        "trajectories/turns", "trajectories/lanes"};
     bool good = write_names(file, trace, true) && write_names(file, trace, false);
     for (int f = 0; f < 4 && good; f++) {
         for (size_t i = 0; i < trace->n; i++) {
@@ -157,8 +163,8 @@ static bool write_lanes(hid_t file, const apmw_trace *trace, int64_t *column, si
                 column[row++] = f == 0 ? lane->spawn_after : lane->join_before;
             }
         }
-        good = write_column(file, f == 0 ? "lanes/spawn_after" : "lanes/join_before", H5T_STD_I32LE, H5T_NATIVE_INT64,
-                            column, n);
+        good = write_column(file, f == 0 ? "lanes/spawn_after" : "lanes/join_before", H5T_STD_I32LE,
+                            H5T_NATIVE_INT64, column, n);
     }
     return good;
 }
@@ -175,9 +181,9 @@ static bool write_all(hid_t file, const apmw_trace *trace)
     apmw_trace_rehash(&named);
     bool good = column != NULL && write_text_attribute(file, "schema", APMW_TR_SCHEMA) &&
                 write_int_attribute(file, "block_tokens", trace->block_tokens) &&
-                write_text_attribute(file, "hash", named.hash) && write_text_attribute(file, "note", trace->note) &&
-                write_trajectories(file, trace, column) && write_turns(file, trace, column, turns) &&
-                write_lanes(file, trace, column, lanes);
+                write_text_attribute(file, "hash", named.hash) &&
+                write_text_attribute(file, "note", trace->note) && write_trajectories(file, trace, column) &&
+                write_turns(file, trace, column, turns) && write_lanes(file, trace, column, lanes);
     free(column);
     return good;
 }
@@ -216,7 +222,8 @@ apmw_status apmw_tr_save_h5(const apmw_trace *trace, const char *path, apmw_erro
     return apmw_error_set(err, APMW_E_IO, "%s: writing failed", path);
 }
 
-/* ---- reading -------------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------------------
+ */
 
 typedef struct reader {
     const char *path;
@@ -231,10 +238,12 @@ static apmw_status read_text_attribute(reader *r, const char *name, char *out, s
         return apmw_error_set(r->err, APMW_E_DATA, "%s: attribute %s is missing", r->path, name);
     }
     hid_t attribute = H5Aopen(r->file, name, H5P_DEFAULT);
-    hid_t type = attribute >= 0 ? H5Aget_type(attribute) : -1, space = attribute >= 0 ? H5Aget_space(attribute) : -1;
+    hid_t type = attribute >= 0 ? H5Aget_type(attribute) : -1,
+          space = attribute >= 0 ? H5Aget_space(attribute) : -1;
     size_t stored = type >= 0 ? H5Tget_size(type) : 0;
-    bool good = type >= 0 && space >= 0 && H5Tget_class(type) == H5T_STRING && H5Tis_variable_str(type) == 0 &&
-                H5Sget_simple_extent_npoints(space) == 1 && stored > 0 && stored < 4096;
+    bool good = type >= 0 && space >= 0 && H5Tget_class(type) == H5T_STRING &&
+                H5Tis_variable_str(type) == 0 && H5Sget_simple_extent_npoints(space) == 1 && stored > 0 &&
+                stored < 4096;
     char text[4096] = "";
     good = good && H5Aread(attribute, type, text) >= 0;
     if (good) {
@@ -251,14 +260,15 @@ static apmw_status read_text_attribute(reader *r, const char *name, char *out, s
         H5Aclose(attribute);
     }
     return good ? APMW_OK
-                : apmw_error_set(r->err, APMW_E_DATA, "%s: attribute %s is not a text of at most %zu bytes", r->path,
-                                 name, size - 1);
+                : apmw_error_set(r->err, APMW_E_DATA, "%s: attribute %s is not a text of at most %zu bytes",
+                                 r->path, name, size - 1);
 }
 
 static apmw_status read_int_attribute(reader *r, const char *name, int64_t *out)
 {
     hid_t attribute = H5Aexists(r->file, name) > 0 ? H5Aopen(r->file, name, H5P_DEFAULT) : -1;
-    hid_t type = attribute >= 0 ? H5Aget_type(attribute) : -1, space = attribute >= 0 ? H5Aget_space(attribute) : -1;
+    hid_t type = attribute >= 0 ? H5Aget_type(attribute) : -1,
+          space = attribute >= 0 ? H5Aget_space(attribute) : -1;
     bool good = type >= 0 && space >= 0 && H5Tget_class(type) == H5T_INTEGER &&
                 H5Sget_simple_extent_npoints(space) == 1 && H5Aread(attribute, H5T_NATIVE_INT64, out) >= 0;
     if (space >= 0) {
@@ -271,12 +281,14 @@ static apmw_status read_int_attribute(reader *r, const char *name, int64_t *out)
         H5Aclose(attribute);
     }
     return good ? APMW_OK
-                : apmw_error_set(r->err, APMW_E_DATA, "%s: attribute %s is missing or not an integer", r->path, name);
+                : apmw_error_set(r->err, APMW_E_DATA, "%s: attribute %s is missing or not an integer",
+                                 r->path, name);
 }
 
-/* Opens a one-dimensional dataset of the class. A damaged extent must not become an allocation, so the rows it claims
- * are held against the bytes that are stored (deflate cannot shrink by more than 1,032 to 1). */
-static apmw_status open_column(reader *r, const char *path, H5T_class_t class, size_t width, hid_t *set, size_t *rows)
+/* Opens a one-dimensional dataset of the class. A damaged extent must not become an allocation, so the rows
+ * it claims are held against the bytes that are stored (deflate cannot shrink by more than 1,032 to 1). */
+static apmw_status open_column(reader *r, const char *path, H5T_class_t class, size_t width, hid_t *set,
+                               size_t *rows)
 {
     *set = H5Dopen2(r->file, path, H5P_DEFAULT);
     if (*set < 0) {
@@ -297,8 +309,8 @@ static apmw_status open_column(reader *r, const char *path, H5T_class_t class, s
     hsize_t stored = H5Dget_storage_size(*set);
     if (good && (double)extent * (double)bytes > 1100.0 * (double)stored + 4096) {
         H5Dclose(*set);
-        return apmw_error_set(r->err, APMW_E_DATA, "%s: dataset /%s claims %" PRIuHSIZE " rows, but stores %" PRIuHSIZE
-                              " bytes",
+        return apmw_error_set(r->err, APMW_E_DATA,
+                              "%s: dataset /%s claims %" PRIuHSIZE " rows, but stores %" PRIuHSIZE " bytes",
                               r->path, path, extent, stored);
     }
     if (!good) {
@@ -321,15 +333,15 @@ static apmw_status read_ints(reader *r, const char *path, size_t *rows, int64_t 
     }
     int64_t *values = NULL;
     if (*rows != 0 && n != *rows) {
-        status = apmw_error_set(r->err, APMW_E_DATA, "%s: dataset /%s has %zu rows, expected %zu", r->path, path, n,
-                                *rows);
+        status = apmw_error_set(r->err, APMW_E_DATA, "%s: dataset /%s has %zu rows, expected %zu", r->path,
+                                path, n, *rows);
     } else if (n == 0) {
         status = apmw_error_set(r->err, APMW_E_DATA, "%s: dataset /%s is empty", r->path, path);
     } else if ((values = malloc(n * sizeof *values)) == NULL) {
         status = apmw_error_set(r->err, APMW_E_NOMEM, "%s: out of memory", r->path);
     } else if (H5Dread(set, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) < 0) {
-        status = apmw_error_set(r->err, APMW_E_DATA, "%s: dataset /%s cannot be read: truncated or damaged", r->path,
-                                path);
+        status = apmw_error_set(r->err, APMW_E_DATA, "%s: dataset /%s cannot be read: truncated or damaged",
+                                r->path, path);
     }
     H5Dclose(set);
     if (status != APMW_OK) {
@@ -353,13 +365,13 @@ static apmw_status read_texts(reader *r, const char *path, size_t rows, size_t s
     hid_t type = H5Tcopy(H5T_C_S1);
     H5Tset_size(type, size);
     if (n != rows) {
-        status = apmw_error_set(r->err, APMW_E_DATA, "%s: dataset /%s has %zu rows, expected %zu", r->path, path, n,
-                                rows);
+        status = apmw_error_set(r->err, APMW_E_DATA, "%s: dataset /%s has %zu rows, expected %zu", r->path,
+                                path, n, rows);
     } else if ((text = calloc(rows, size)) == NULL) {
         status = apmw_error_set(r->err, APMW_E_NOMEM, "%s: out of memory", r->path);
     } else if (H5Dread(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, text) < 0) {
-        status = apmw_error_set(r->err, APMW_E_DATA, "%s: dataset /%s cannot be read: truncated or damaged", r->path,
-                                path);
+        status = apmw_error_set(r->err, APMW_E_DATA, "%s: dataset /%s cannot be read: truncated or damaged",
+                                r->path, path);
     }
     H5Tclose(type);
     H5Dclose(set);
@@ -399,8 +411,9 @@ static apmw_status sum_parts(reader *r, const char *path, const int64_t *parts, 
     *sum = 0;
     for (size_t i = 0; i < n; i++) {
         if (parts[i] < 1 || parts[i] > APMW_TR_MAX_TURNS) {
-            return apmw_error_set(r->err, APMW_E_DATA, "%s: dataset /%s: row %zu is %" PRId64 ", out of range", r->path,
-                                  path, i, parts[i]);
+            return apmw_error_set(r->err, APMW_E_DATA,
+                                  "%s: dataset /%s: row %zu is %" PRId64 ", out of range", r->path, path, i,
+                                  parts[i]);
         }
         *sum += (size_t)parts[i];
     }
@@ -419,7 +432,8 @@ static apmw_status read_columns(reader *r, columns *c)
         status = read_texts(r, "trajectories/id", c->n, sizeof((apmw_trajectory *)0)->id, &c->ids);
     }
     if (status == APMW_OK) {
-        status = read_texts(r, "trajectories/source", c->n, sizeof((apmw_trajectory *)0)->source, &c->sources);
+        status =
+            read_texts(r, "trajectories/source", c->n, sizeof((apmw_trajectory *)0)->source, &c->sources);
     }
     if (status == APMW_OK) {
         status = sum_parts(r, heads[TURNS], c->head[TURNS], c->n, &c->n_turns);
@@ -447,15 +461,18 @@ static int32_t narrow(int64_t value)
 
 static apmw_turn_trigger to_trigger(int64_t value)
 {
-    return (apmw_turn_trigger)(value >= APMW_TURN_TOOL && value <= APMW_TURN_JOIN ? value : APMW_TURN_JOIN + 1);
+    return (apmw_turn_trigger)(value >= APMW_TURN_TOOL && value <= APMW_TURN_JOIN ? value
+                                                                                  : APMW_TURN_JOIN + 1);
 }
 
 static apmw_status build(reader *r, const columns *c, apmw_trace *trace)
 {
     size_t turn = 0, lane = 0;
-    const size_t id_size = sizeof((apmw_trajectory *)0)->id, source_size = sizeof((apmw_trajectory *)0)->source;
+    const size_t id_size = sizeof((apmw_trajectory *)0)->id,
+                 source_size = sizeof((apmw_trajectory *)0)->source;
     for (size_t i = 0; i < c->n; i++) {
-        apmw_trajectory t = {.global_id = narrow(c->head[GLOBAL_ID][i]), .global_tokens = c->head[GLOBAL_TOKENS][i]};
+        apmw_trajectory t = {.global_id = narrow(c->head[GLOBAL_ID][i]),
+                             .global_tokens = c->head[GLOBAL_TOKENS][i]};
         memcpy(t.id, c->ids + i * id_size, id_size - 1);
         memcpy(t.source, c->sources + i * source_size, source_size - 1);
         apmw_status status = APMW_OK;
@@ -528,8 +545,9 @@ static apmw_status read_file(reader *r, apmw_trace *trace)
         part.n = trace->n - before;
         apmw_trace_rehash(&part);
         if (strcmp(part.hash, hash) != 0) {
-            status = apmw_error_set(r->err, APMW_E_DATA, "%s: content hash is %s, but the file says %s: it was damaged",
-                                    r->path, part.hash, hash);
+            status = apmw_error_set(r->err, APMW_E_DATA,
+                                    "%s: content hash is %s, but the file says %s: it was damaged", r->path,
+                                    part.hash, hash);
         }
     }
     return status;

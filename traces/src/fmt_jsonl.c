@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The native text format (traces/FORMAT.md): a header object, then one trajectory a line, columns as arrays. */
+/* The native text format (traces/FORMAT.md): a header object, then one trajectory a line, columns as arrays.
+ */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,8 +10,8 @@
 
 static const char trigger_letter[] = "tuj"; /* by apmw_turn_trigger */
 
-/* ---- reading -------------------------------------------------------------------------------------------- */
-
+/* ---- reading --------------------------------------------------------------------------------------------
+ */
 
 static apmw_status check_schema(const apmw_json_cur *root, apmw_error *err)
 {
@@ -28,11 +29,12 @@ static apmw_status check_schema(const apmw_json_cur *root, apmw_error *err)
                                "); a newer apmw wrote it",
                                schema);
     }
-    return apmw_json_error(root, err, APMW_E_DATA, "schema is \"%s\", expected \"" APMW_TR_SCHEMA "\"", schema);
+    return apmw_json_error(root, err, APMW_E_DATA, "schema is \"%s\", expected \"" APMW_TR_SCHEMA "\"",
+                           schema);
 }
 
-static apmw_status read_header(const apmw_json_cur *root, const char *path, apmw_trace *trace, int64_t *promised,
-                               char hash[17], apmw_error *err)
+static apmw_status read_header(const apmw_json_cur *root, const char *path, apmw_trace *trace,
+                               int64_t *promised, char hash[17], apmw_error *err)
 {
     static const char *const keys[] = {"schema", "block_tokens", "trajectories", "hash", "note", NULL};
     apmw_status status = check_schema(root, err);
@@ -64,7 +66,8 @@ static apmw_status read_header(const apmw_json_cur *root, const char *path, apmw
     return status;
 }
 
-static apmw_status read_name(const apmw_json_cur *root, const char *key, char *out, size_t size, apmw_error *err)
+static apmw_status read_name(const apmw_json_cur *root, const char *key, char *out, size_t size,
+                             apmw_error *err)
 {
     const char *text = "";
     apmw_status status = apmw_json_get_string(root, key, &text, err);
@@ -125,7 +128,8 @@ static apmw_status read_turns(const apmw_json_cur *root, apmw_trajectory *t, apm
         const char *letter = strchr(trigger_letter, triggers[i]);
         if (letter == NULL) {
             status = apmw_json_error(root, err, APMW_E_DATA,
-                                     "trigger %d is '%c'; letters are t (tool), u (user), j (join)", i, triggers[i]);
+                                     "trigger %d is '%c'; letters are t (tool), u (user), j (join)", i,
+                                     triggers[i]);
             break;
         }
         apmw_turn turn = {
@@ -158,7 +162,8 @@ static apmw_status read_lanes(const apmw_json_cur *root, apmw_trajectory *t, apm
         int m = 0;
         status = apmw_tr_ints(root, "join_before", false, -1, APMW_TR_MAX_TURNS, &join, &m, err);
         if (status == APMW_OK && m != n) {
-            status = apmw_json_error(root, err, APMW_E_DATA, "spawn_after has %d items, join_before %d", n, m);
+            status =
+                apmw_json_error(root, err, APMW_E_DATA, "spawn_after has %d items, join_before %d", n, m);
         }
     }
     for (int k = 0; k < n && status == APMW_OK; k++) {
@@ -171,9 +176,9 @@ static apmw_status read_lanes(const apmw_json_cur *root, apmw_trajectory *t, apm
 
 static apmw_status read_trajectory(const apmw_json_cur *root, apmw_trajectory *t, apmw_error *err)
 {
-    static const char *const keys[] = {"id",        "source",     "global_id", "global_tokens", "in",
-                                       "out",       "parent",     "lane",      "shared_in",     "shared_out",
-                                       "delay_ns",  "trigger",    "spawn_after", "join_before", NULL};
+    static const char *const keys[] = {"id",       "source",  "global_id",   "global_tokens", "in",
+                                       "out",      "parent",  "lane",        "shared_in",     "shared_out",
+                                       "delay_ns", "trigger", "spawn_after", "join_before",   NULL};
     apmw_status status = apmw_json_only_keys(root, keys, err);
     if (status == APMW_OK) {
         status = read_name(root, "id", t->id, sizeof t->id, err);
@@ -261,7 +266,8 @@ static apmw_status load(const char *path, apmw_trace *trace, apmw_error *err)
     return status;
 }
 
-/* ---- writing -------------------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------------------
+ */
 
 static int64_t cell(const apmw_turn *u, int c)
 {
@@ -372,8 +378,9 @@ apmw_status apmw_tr_save_jsonl(const apmw_trace *trace, const char *path, int zs
     apmw_trace named = *trace;
     apmw_trace_rehash(&named);
     apmw_buf out = {0};
-    apmw_buf_printf(&out, "{\"schema\":\"" APMW_TR_SCHEMA "\",\"block_tokens\":%" PRId64
-                          ",\"trajectories\":%zu,\"hash\":\"%s\"",
+    apmw_buf_printf(&out,
+                    "{\"schema\":\"" APMW_TR_SCHEMA "\",\"block_tokens\":%" PRId64
+                    ",\"trajectories\":%zu,\"hash\":\"%s\"",
                     trace->block_tokens, trace->n, named.hash);
     if (trace->note[0] != '\0') {
         apmw_buf_puts(&out, ",\"note\":");
@@ -395,5 +402,6 @@ apmw_status apmw_tr_save_jsonl(const apmw_trace *trace, const char *path, int zs
 
 const apmw_tr_format apmw_tr_format_jsonl = {
     {"apmw-jsonl",
-     "native text: a header line, then a trajectory a line; plain or zstd (traces/FORMAT.md, section 2)", true},
+     "native text: a header line, then a trajectory a line; plain or zstd (traces/FORMAT.md, section 2)",
+     true},
     load};

@@ -21,7 +21,8 @@ static apmw_status no_memory(const file *f, apmw_error *err)
     return apmw_error_set(err, APMW_E_NOMEM, "%s: out of memory", f->path);
 }
 
-/* ---- rows ----------------------------------------------------------------------------------------------- */
+/* ---- rows -----------------------------------------------------------------------------------------------
+ */
 
 static apmw_status refuse_what_has_no_counts(const apmw_json_cur *root, apmw_error *err)
 {
@@ -36,7 +37,8 @@ static apmw_status refuse_what_has_no_counts(const apmw_json_cur *root, apmw_err
     const char *mode = "delta";
     apmw_status status = apmw_json_opt_string(root, "message_mode", &mode, err);
     if (status == APMW_OK && strcmp(mode, "delta") != 0) {
-        return apmw_json_error(root, err, APMW_E_DATA, "message_mode is \"%s\"; only \"delta\" is read", mode);
+        return apmw_json_error(root, err, APMW_E_DATA, "message_mode is \"%s\"; only \"delta\" is read",
+                               mode);
     }
     return status;
 }
@@ -119,8 +121,8 @@ static apmw_status read_rows(file *f, apmw_error *err)
     return status;
 }
 
-/* The block size is not in the file: a prompt of n tokens has ceil(n / block) ids. 512 is the format's default and is
- * taken whenever it fits. */
+/* The block size is not in the file: a prompt of n tokens has ceil(n / block) ids. 512 is the format's
+ * default and is taken whenever it fits. */
 static apmw_status find_block(file *f, apmw_error *err)
 {
     static const int64_t sizes[] = {512, 16, 32, 64, 128, 256, 1024, 2048};
@@ -137,10 +139,11 @@ static apmw_status find_block(file *f, apmw_error *err)
         }
         bad = bad == NULL ? misfit : bad;
     }
-    return apmw_error_set(err, APMW_E_DATA,
-                          "%s:%lld: /hash_ids: %d ids for %lld tokens; that fits neither blocks of 512 tokens nor, for "
-                          "all rows, of 16 to 2048",
-                          f->path, (long long)bad->line, bad->n_ids, (long long)bad->n_in);
+    return apmw_error_set(
+        err, APMW_E_DATA,
+        "%s:%lld: /hash_ids: %d ids for %lld tokens; that fits neither blocks of 512 tokens nor, for "
+        "all rows, of 16 to 2048",
+        f->path, (long long)bad->line, bad->n_ids, (long long)bad->n_in);
 }
 
 /* Rows of sessions follow the others and keep the order of the file. */
@@ -180,6 +183,7 @@ static apmw_status load(const char *path, apmw_trace *trace, apmw_error *err)
 
 const apmw_tr_format apmw_tr_format_mooncake = {
     {"mooncake",
-     "Mooncake requests with block ids, JSON lines; also AIPerf's sessions of increments (traces/FORMAT.md, section 5)",
+     "Mooncake requests with block ids, JSON lines; also AIPerf's sessions of increments (traces/FORMAT.md, "
+     "section 5)",
      false},
     load};

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* WEKA / SemiAnalysis AgentX sessions (kv-cache-tester, AIPerf weka_trace): one JSON object a session. What is kept,
- * guessed and lost is written in traces/FORMAT.md, section 4. */
+/* WEKA / SemiAnalysis AgentX sessions (kv-cache-tester, AIPerf weka_trace): one JSON object a session. What
+ * is kept, guessed and lost is written in traces/FORMAT.md, section 4. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,7 +10,8 @@
 #include "apmw/time.h"
 #include "private.h"
 
-/* Block ids of a prompt, and of the request before it in the same list (the compact form counts from that one). */
+/* Block ids of a prompt, and of the request before it in the same list (the compact form counts from that
+ * one). */
 typedef struct ids {
     uint64_t *items;
     int n;
@@ -33,13 +34,14 @@ typedef struct session {
     int64_t block;
     request *main; /* the main line so far */
     int32_t n_main;
-    double joined_at;    /* completion of the last sub-agent that the next main turn waits for; NaN = none */
+    double joined_at;     /* completion of the last sub-agent that the next main turn waits for; NaN = none */
     int32_t first_joined; /* its first lane: lanes from here on are joined before the next main turn */
     int n_inner;          /* requests of all sub-agents */
     bool absolute;        /* inner times count from the session's start, not from the spawn */
 } session;
 
-/* ---- block ids ------------------------------------------------------------------------------------------ */
+/* ---- block ids ------------------------------------------------------------------------------------------
+ */
 
 /* hk leading ids of the previous request, then runs [first, count]. */
 static apmw_status expand(const apmw_json_cur *object, int64_t limit, ids *now, apmw_error *err)
@@ -54,14 +56,15 @@ static apmw_status expand(const apmw_json_cur *object, int64_t limit, ids *now, 
         return status;
     }
     if (kept > limit) {
-        return apmw_json_error(object, err, APMW_E_DATA, "hk keeps %lld ids, the prompt has %lld blocks", (long long)kept,
-                               (long long)limit);
+        return apmw_json_error(object, err, APMW_E_DATA, "hk keeps %lld ids, the prompt has %lld blocks",
+                               (long long)kept, (long long)limit);
     }
     if (apmw_json_typeof(&runs) != APMW_JSON_ARRAY) {
         return apmw_json_error(&runs, err, APMW_E_DATA, "expected an array of [first, count]");
     }
     if (limit > INT32_MAX / 16) {
-        return apmw_json_error(object, err, APMW_E_DATA, "a prompt of %lld blocks is out of range", (long long)limit);
+        return apmw_json_error(object, err, APMW_E_DATA, "a prompt of %lld blocks is out of range",
+                               (long long)limit);
     }
     uint64_t *items = realloc(now->items, ((size_t)limit + (size_t)kept + 1) * sizeof *items);
     if (items == NULL) {
@@ -82,11 +85,13 @@ static apmw_status expand(const apmw_json_cur *object, int64_t limit, ids *now, 
                 status = apmw_json_as_double(&cell, &pair[k], err);
             }
         }
-        if (status == APMW_OK && (!(pair[1] >= 0 && pair[1] <= (double)(limit - now->n) && fabs(pair[0]) < 0x1p52) ||
-                                  pair[0] != floor(pair[0]) || pair[1] != floor(pair[1]))) {
-            status = apmw_json_error(&run, err, APMW_E_DATA,
-                                     "a run of %g ids from %g; the prompt has %lld blocks, %d are listed before", pair[1],
-                                     pair[0], (long long)limit, now->n);
+        if (status == APMW_OK &&
+            (!(pair[1] >= 0 && pair[1] <= (double)(limit - now->n) && fabs(pair[0]) < 0x1p52) ||
+             pair[0] != floor(pair[0]) || pair[1] != floor(pair[1]))) {
+            status =
+                apmw_json_error(&run, err, APMW_E_DATA,
+                                "a run of %g ids from %g; the prompt has %lld blocks, %d are listed before",
+                                pair[1], pair[0], (long long)limit, now->n);
         }
         if (status != APMW_OK) {
             return status;
@@ -99,7 +104,8 @@ static apmw_status expand(const apmw_json_cur *object, int64_t limit, ids *now, 
     return APMW_OK;
 }
 
-static apmw_status read_ids(const apmw_json_cur *object, int64_t n_in, int64_t block, ids *now, apmw_error *err)
+static apmw_status read_ids(const apmw_json_cur *object, int64_t n_in, int64_t block, ids *now,
+                            apmw_error *err)
 {
     int64_t limit = (n_in + block - 1) / block;
     if (apmw_json_has(object, "hk")) {
@@ -120,7 +126,8 @@ static apmw_status read_ids(const apmw_json_cur *object, int64_t n_in, int64_t b
     return APMW_OK;
 }
 
-/* Enters a prompt into the trie. *shared = how many of its blocks were there before, *last = the node of these. */
+/* Enters a prompt into the trie. *shared = how many of its blocks were there before, *last = the node of
+ * these. */
 static apmw_status enter(session *s, const ids *prompt, int *shared, int32_t *last, apmw_error *err)
 {
     if (s->path_capacity < prompt->n + 1) {
@@ -161,8 +168,8 @@ static bool passes(const session *s, int32_t turn, int shared, int32_t node)
     return s->depth[turn] >= shared && at == node;
 }
 
-/* The earlier turn that shares most with this prompt: `usual` (the previous turn of the lane, or -1) unless another
- * shares more. */
+/* The earlier turn that shares most with this prompt: `usual` (the previous turn of the lane, or -1) unless
+ * another shares more. */
 static apmw_status find_parent(session *s, const ids *prompt, int32_t usual, apmw_turn *turn, apmw_error *err)
 {
     int shared = 0;
@@ -175,20 +182,23 @@ static apmw_status find_parent(session *s, const ids *prompt, int32_t usual, apm
     if (shared > 0 && (usual == -1 || !passes(s, usual, shared, last))) {
         turn->parent = s->trie.owner[last];
     } else if (usual == -1 && s->t.n_turns > 0) {
-        /* A turn without parent would begin with the tools of the main line, and these ids say that it does not. */
+        /* A turn without parent would begin with the tools of the main line, and these ids say that it does
+         * not. */
         turn->parent = s->t.n_turns - 1;
     }
     for (int i = 0; i < prompt->n; i++) {
         s->trie.owner[s->path[i]] = s->t.n_turns;
     }
     if (turn->parent >= 0) {
-        int64_t most = s->t.turns[turn->parent].n_in < turn->n_in ? s->t.turns[turn->parent].n_in : turn->n_in;
+        int64_t most =
+            s->t.turns[turn->parent].n_in < turn->n_in ? s->t.turns[turn->parent].n_in : turn->n_in;
         turn->shared_in = shared * s->block < most ? shared * s->block : most;
     }
     return APMW_OK;
 }
 
-/* ---- requests ------------------------------------------------------------------------------------------- */
+/* ---- requests -------------------------------------------------------------------------------------------
+ */
 
 static apmw_status read_user(const apmw_json_cur *object, bool *is_user, apmw_error *err)
 {
@@ -238,9 +248,9 @@ static apmw_status read_request(const apmw_json_cur *object, request *r, apmw_er
     return status;
 }
 
-/* Seconds from the completion of `before` to the submission of `now`. think_time of the file is right only where the
- * request before has an api_time: otherwise it counts from an older completion. Without api_time the whole gap is
- * taken, which is too long by that request's service time. */
+/* Seconds from the completion of `before` to the submission of `now`. think_time of the file is right only
+ * where the request before has an api_time: otherwise it counts from an older completion. Without api_time
+ * the whole gap is taken, which is too long by that request's service time. */
 static double gap(const request *before, const request *now)
 {
     if (isnan(before->api_time)) {
@@ -249,8 +259,8 @@ static double gap(const request *before, const request *now)
     return fmax(0, isnan(now->think_time) ? now->t - before->t - before->api_time : now->think_time);
 }
 
-static apmw_status add_turn(session *s, const apmw_json_cur *object, request *r, apmw_turn *turn, double delay,
-                            int32_t usual_parent, ids *prompt, apmw_error *err)
+static apmw_status add_turn(session *s, const apmw_json_cur *object, request *r, apmw_turn *turn,
+                            double delay, int32_t usual_parent, ids *prompt, apmw_error *err)
 {
     apmw_status status = read_ids(object, r->n_in, s->block, prompt, err);
     if (status != APMW_OK) {
@@ -297,11 +307,13 @@ static apmw_status add_main(session *s, const apmw_json_cur *object, ids *prompt
     return APMW_OK;
 }
 
-/* ---- sub-agents ----------------------------------------------------------------------------------------- */
+/* ---- sub-agents -----------------------------------------------------------------------------------------
+ */
 
-/* A marker stands at the completion of its sub-agent; without duration (launched in the background, end not recorded)
- * at its launch. */
-static apmw_status read_marker(const apmw_json_cur *marker, double *t, double *spawn, bool *ended, apmw_error *err)
+/* A marker stands at the completion of its sub-agent; without duration (launched in the background, end not
+ * recorded) at its launch. */
+static apmw_status read_marker(const apmw_json_cur *marker, double *t, double *spawn, bool *ended,
+                               apmw_error *err)
 {
     double duration_ms = (double)NAN;
     apmw_status status = apmw_json_get_double(marker, "t", 0, 1e9, t, err);
@@ -378,9 +390,9 @@ static apmw_status add_subagent(session *s, const apmw_json_cur *marker, apmw_er
     return status;
 }
 
-/* Inner times count from the spawn in kv-cache-tester files and from the session's start in later corpora. They are
- * absolute if no sub-agent that began later than 5 s has an inner time before its own spawn (2 s of grace for the
- * rounding of t). */
+/* Inner times count from the spawn in kv-cache-tester files and from the session's start in later corpora.
+ * They are absolute if no sub-agent that began later than 5 s has an inner time before its own spawn (2 s of
+ * grace for the rounding of t). */
 static apmw_status survey(session *s, const apmw_json_cur *requests, apmw_error *err)
 {
     int seen = 0;
@@ -420,10 +432,12 @@ static apmw_status survey(session *s, const apmw_json_cur *requests, apmw_error 
     return APMW_OK;
 }
 
-/* ---- sessions ------------------------------------------------------------------------------------------- */
+/* ---- sessions -------------------------------------------------------------------------------------------
+ */
 
-/* Sessions whose tool definitions have the same length are taken to have the same ones: ids are local to a session,
- * so the file cannot tell. The system prompt names the working directory and is not taken to be shared. */
+/* Sessions whose tool definitions have the same length are taken to have the same ones: ids are local to a
+ * session, so the file cannot tell. The system prompt names the working directory and is not taken to be
+ * shared. */
 static apmw_status read_group(session *s, const apmw_json_cur *root, apmw_error *err)
 {
     int64_t tools = 0;
@@ -546,9 +560,9 @@ static apmw_status load(const char *path, apmw_trace *trace, apmw_error *err)
     return status;
 }
 
-const apmw_tr_format apmw_tr_format_weka = {
-    {"weka",
-     "WEKA / SemiAnalysis AgentX sessions (kv-cache-tester JSON, also its compact hk/hr form); a session an object "
-     "(traces/FORMAT.md, section 4)",
-     false},
-    load};
+const apmw_tr_format apmw_tr_format_weka = {{"weka",
+                                             "WEKA / SemiAnalysis AgentX sessions (kv-cache-tester JSON, "
+                                             "also its compact hk/hr form); a session an object "
+                                             "(traces/FORMAT.md, section 4)",
+                                             false},
+                                            load};

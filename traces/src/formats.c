@@ -10,8 +10,8 @@
 #include "apmw/text.h"
 #include "private.h"
 
-static const apmw_tr_format *const formats[] = {&apmw_tr_format_jsonl, &apmw_tr_format_h5, &apmw_tr_format_weka,
-                                                &apmw_tr_format_mooncake};
+static const apmw_tr_format *const formats[] = {&apmw_tr_format_jsonl, &apmw_tr_format_h5,
+                                                &apmw_tr_format_weka, &apmw_tr_format_mooncake};
 enum { N_FORMATS = sizeof formats / sizeof formats[0] };
 
 const apmw_trace_format *const *apmw_trace_formats(size_t *n)
@@ -31,16 +31,18 @@ apmw_status apmw_tr_set_block(apmw_trace *trace, int64_t block_tokens, const cha
                               (long long)block_tokens);
     }
     if (trace->block_tokens != 0 && trace->block_tokens != block_tokens) {
-        return apmw_error_set(err, APMW_E_DATA,
-                              "%s: sharing is known by blocks of %lld tokens, in the data before it by %lld; one "
-                              "trace has one block size",
-                              path, (long long)block_tokens, (long long)trace->block_tokens);
+        return apmw_error_set(
+            err, APMW_E_DATA,
+            "%s: sharing is known by blocks of %lld tokens, in the data before it by %lld; one "
+            "trace has one block size",
+            path, (long long)block_tokens, (long long)trace->block_tokens);
     }
     trace->block_tokens = block_tokens;
     return APMW_OK;
 }
 
-/* ---- sniffing ------------------------------------------------------------------------------------------- */
+/* ---- sniffing -------------------------------------------------------------------------------------------
+ */
 
 enum { MAX_KEYS = 24, KEY_SIZE = 40 };
 
@@ -125,14 +127,15 @@ static apmw_status sniff_text(const char *path, const apmw_tr_format **out, apmw
             for (int i = 0; i < found && i < 6; i++) {
                 apmw_buf_printf(&list, "%s%s", i > 0 ? ", " : "", keys[i]);
             }
-            status = apmw_error_set(err, APMW_E_DATA,
-                                    "%s: not a trace that is known here (%s%s); known: apmw-jsonl, apmw-h5, weka, "
-                                    "mooncake",
-                                    path,
-                                    n == 0       ? "the file is empty"
-                                    : found == 0 ? "no JSON object at its start"
-                                                 : "first keys: ",
-                                    list.length > 0 ? list.data : "");
+            status =
+                apmw_error_set(err, APMW_E_DATA,
+                               "%s: not a trace that is known here (%s%s); known: apmw-jsonl, apmw-h5, weka, "
+                               "mooncake",
+                               path,
+                               n == 0       ? "the file is empty"
+                               : found == 0 ? "no JSON object at its start"
+                                            : "first keys: ",
+                               list.length > 0 ? list.data : "");
             apmw_buf_free(&list);
         }
     }
@@ -157,9 +160,11 @@ static apmw_status sniff(const char *path, const apmw_tr_format **out, apmw_erro
     return sniff_text(path, out, err);
 }
 
-/* ---- loading -------------------------------------------------------------------------------------------- */
+/* ---- loading --------------------------------------------------------------------------------------------
+ */
 
-static apmw_status load_file(const char *path, const apmw_tr_format *format, apmw_trace *trace, apmw_error *err)
+static apmw_status load_file(const char *path, const apmw_tr_format *format, apmw_trace *trace,
+                             apmw_error *err)
 {
     apmw_status status = APMW_OK;
     if (format == NULL) {
@@ -224,8 +229,8 @@ apmw_status apmw_trace_load(const char *path, const char *format, apmw_trace *ou
         if (chosen == NULL) {
             const char *near = apmw_near(format, names, N_FORMATS);
             return apmw_error_set(err, APMW_E_USAGE,
-                                  "no trace format '%s'%s%s%s; known: apmw-jsonl, apmw-h5, weka, mooncake", format,
-                                  near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+                                  "no trace format '%s'%s%s%s; known: apmw-jsonl, apmw-h5, weka, mooncake",
+                                  format, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
         }
     }
     struct stat info;
@@ -251,7 +256,8 @@ apmw_status apmw_trace_load(const char *path, const char *format, apmw_trace *ou
     return APMW_OK;
 }
 
-/* ---- saving --------------------------------------------------------------------------------------------- */
+/* ---- saving ---------------------------------------------------------------------------------------------
+ */
 
 static bool ends_with(const char *text, const char *tail)
 {
@@ -270,6 +276,7 @@ apmw_status apmw_trace_save(const apmw_trace *trace, const char *path, apmw_erro
     if (ends_with(path, ".h5")) {
         return apmw_tr_save_h5(trace, path, err);
     }
-    return apmw_error_set(err, APMW_E_USAGE,
-                          "%s: the name must end in .jsonl, .jsonl.zst or .h5, which says the format to write", path);
+    return apmw_error_set(
+        err, APMW_E_USAGE,
+        "%s: the name must end in .jsonl, .jsonl.zst or .h5, which says the format to write", path);
 }

@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Mooncake rows become trajectories so that every reuse the block ids tell is kept.
  *
- * Sharing inside a trajectory is exact: each turn names the earlier one with the longest common prefix. Sharing
- * between trajectories is only possible as a shared prefix group, so rows are cut apart exactly there:
+ * Sharing inside a trajectory is exact: each turn names the earlier one with the longest common prefix.
+ * Sharing between trajectories is only possible as a shared prefix group, so rows are cut apart exactly
+ * there:
  *   - rows that begin with the same block form a class; the prefix common to all of a class is known;
- *   - a class is one conversation, hence one trajectory, unless its rows look independent: more than 32 different
- *     continuations follow the common prefix, or that prefix is less than half of a mean prompt. Then the common
- *     prefix becomes a shared group and each continuation a trajectory of its own.
- * Nothing is lost either way. Only AIPerf sessions, whose bounds are given, can lose sharing between sessions: the
- * part of nested prefixes that lies beyond the one common to their class.
+ *   - a class is one conversation, hence one trajectory, unless its rows look independent: more than 32
+ * different continuations follow the common prefix, or that prefix is less than half of a mean prompt. Then
+ * the common prefix becomes a shared group and each continuation a trajectory of its own. Nothing is lost
+ * either way. Only AIPerf sessions, whose bounds are given, can lose sharing between sessions: the part of
+ * nested prefixes that lies beyond the one common to their class.
  *
- * Within a trajectory a row that holds all full blocks of the last prompt of a lane continues that lane; any other
- * row opens a lane of its own in the background. */
+ * Within a trajectory a row that holds all full blocks of the last prompt of a lane continues that lane; any
+ * other row opens a lane of its own in the background. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -72,7 +73,8 @@ static bool is_increment(const join *j, int32_t i)
     return j->rows[i].session != NULL && j->places[i].first == -1;
 }
 
-/* ---- classes -------------------------------------------------------------------------------------------- */
+/* ---- classes --------------------------------------------------------------------------------------------
+ */
 
 /* Enters the whole prompts into the trie. */
 static apmw_status enter_prompts(join *j, apmw_error *err)
@@ -168,12 +170,14 @@ static void number_groups(join *j, int32_t next)
         if (c->first != i) {
             continue;
         }
-        bool split = c->has_session || c->continuations > MANY_CONTINUATIONS || 2.0 * c->lcp < c->blocks / c->rows;
+        bool split =
+            c->has_session || c->continuations > MANY_CONTINUATIONS || 2.0 * c->lcp < c->blocks / c->rows;
         c->group = c->rows > 1 && split ? next++ : -1;
     }
 }
 
-/* ---- trajectories --------------------------------------------------------------------------------------- */
+/* ---- trajectories ---------------------------------------------------------------------------------------
+ */
 
 static apmw_status add_draft(join *j, int32_t i, int32_t *out, apmw_error *err)
 {
@@ -206,7 +210,8 @@ static apmw_status add_draft(join *j, int32_t i, int32_t *out, apmw_error *err)
     return APMW_OK;
 }
 
-/* Room for one more turn and one more lane; called before each push, when the counts are powers of two or 0. */
+/* Room for one more turn and one more lane; called before each push, when the counts are powers of two or 0.
+ */
 static apmw_status make_room(const join *j, draft *d, apmw_error *err)
 {
     size_t turns = (size_t)d->t.n_turns, lanes = (size_t)d->t.n_lanes;
@@ -250,7 +255,8 @@ static apmw_status push(join *j, int32_t i, draft *d, const apmw_turn *turn, apm
     return status;
 }
 
-/* The earlier row of this trajectory that shares most with row i; the latest of several. *shared in blocks. */
+/* The earlier row of this trajectory that shares most with row i; the latest of several. *shared in blocks.
+ */
 static int32_t best_row(const join *j, int32_t i, int *shared)
 {
     int32_t node = j->places[i].node;
@@ -354,21 +360,23 @@ static apmw_status add_session_row(join *j, int32_t i, apmw_error *err)
         turn.n_in += before->n_in + before->n_out;
         double wait = isnan(r->delay_ms) ? r->t_ms - d->t_ms[turn.parent] : r->delay_ms;
         if (isnan(wait)) {
-            status = apmw_error_set(err, APMW_E_DATA, "%s:%lld: neither delay nor two timestamps say when turn %d of "
+            status = apmw_error_set(err, APMW_E_DATA,
+                                    "%s:%lld: neither delay nor two timestamps say when turn %d of "
                                     "session %s starts",
                                     j->path, (long long)r->line, d->t.n_turns, r->session);
         } else {
             status = set_delay(j, i, wait, &turn, err);
         }
         if (status == APMW_OK && turn.n_in > APMW_TR_MAX_TOKENS) {
-            status = apmw_error_set(err, APMW_E_DATA, "%s:%lld: the context of session %s is out of range", j->path,
-                                    (long long)r->line, r->session);
+            status = apmw_error_set(err, APMW_E_DATA, "%s:%lld: the context of session %s is out of range",
+                                    j->path, (long long)r->line, r->session);
         }
     }
     return status == APMW_OK ? push(j, i, d, &turn, err) : status;
 }
 
-/* ---- sessions ------------------------------------------------------------------------------------------- */
+/* ---- sessions -------------------------------------------------------------------------------------------
+ */
 
 typedef struct named {
     const char *session;

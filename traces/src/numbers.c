@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Arrays of numbers out of a parsed document. The only place of this layer that knows cJSON: a cJSON array is a
- * linked list, and lists of ten thousand block ids must be walked, not indexed. */
+/* Arrays of numbers out of a parsed document. The only place of this layer that knows cJSON: a cJSON array is
+ * a linked list, and lists of ten thousand block ids must be walked, not indexed. */
 #include <cjson/cJSON.h>
 #include <math.h>
 #include <stdlib.h>
@@ -8,8 +8,8 @@
 
 #include "private.h"
 
-static apmw_status find(const apmw_json_cur *object, const char *key, bool required, apmw_json_cur *array, int *n,
-                        apmw_error *err)
+static apmw_status find(const apmw_json_cur *object, const char *key, bool required, apmw_json_cur *array,
+                        int *n, apmw_error *err)
 {
     *n = -1;
     if (!required && !apmw_json_has(object, key)) {
@@ -26,12 +26,13 @@ static apmw_status find(const apmw_json_cur *object, const char *key, bool requi
     return APMW_OK;
 }
 
-static apmw_status whole(const apmw_json_cur *array, const cJSON *item, int i, double lo, double hi, double *out,
-                         apmw_error *err)
+static apmw_status whole(const apmw_json_cur *array, const cJSON *item, int i, double lo, double hi,
+                         double *out, apmw_error *err)
 {
     double v = item->valuedouble;
     if (!cJSON_IsNumber(item) || !(v >= lo && v <= hi) || v != floor(v)) {
-        return apmw_json_error(array, err, APMW_E_DATA, "item %d is not a whole number in [%.0f, %.0f]", i, lo, hi);
+        return apmw_json_error(array, err, APMW_E_DATA, "item %d is not a whole number in [%.0f, %.0f]", i,
+                               lo, hi);
     }
     *out = v;
     return APMW_OK;

@@ -18,8 +18,8 @@ apmw_status apmw_tr_push_lane(apmw_trajectory *trajectory, int32_t spawn_after, 
 /* Checks, then moves the trajectory into the trace; `trajectory` is empty afterwards, also on failure. */
 apmw_status apmw_tr_take(apmw_trace *trace, apmw_trajectory *trajectory, apmw_error *err);
 
-/* Top-level JSON values of a file, plain or zstd, one at a time: an object a line, objects that span lines, or
- * one array of objects. Only the value at hand is in memory. */
+/* Top-level JSON values of a file, plain or zstd, one at a time: an object a line, objects that span lines,
+ * or one array of objects. Only the value at hand is in memory. */
 typedef struct apmw_tr_reader apmw_tr_reader;
 apmw_status apmw_tr_reader_open(const char *path, apmw_tr_reader **out, apmw_error *err);
 void apmw_tr_reader_close(apmw_tr_reader *reader);
@@ -36,14 +36,15 @@ apmw_status apmw_tr_reader_peek(apmw_tr_reader *reader, const char **text, size_
 apmw_status apmw_tr_ints(const apmw_json_cur *object, const char *key, bool required, int64_t lo, int64_t hi,
                          int64_t **out, int *n, apmw_error *err);
 /* Block ids: any whole numbers; ids above 2^53 are compared by the 53 bits that JSON doubles keep. */
-apmw_status apmw_tr_ids(const apmw_json_cur *object, const char *key, uint64_t **out, int *n, apmw_error *err);
+apmw_status apmw_tr_ids(const apmw_json_cur *object, const char *key, uint64_t **out, int *n,
+                        apmw_error *err);
 
-/* Prompts as paths of block ids. Node 0 is the empty prefix; a node stands for one prefix, so two prompts share
- * exactly the path they have in common. */
+/* Prompts as paths of block ids. Node 0 is the empty prefix; a node stands for one prefix, so two prompts
+ * share exactly the path they have in common. */
 typedef struct apmw_tr_trie {
-    int32_t *owner; /* by node: a turn or row whose prompt has this prefix; the caller sets it */
-    int32_t *up;    /* by node: the prefix without its last block */
-    uint64_t *id;   /* by node: its last block */
+    int32_t *owner;  /* by node: a turn or row whose prompt has this prefix; the caller sets it */
+    int32_t *up;     /* by node: the prefix without its last block */
+    uint64_t *id;    /* by node: its last block */
     uint32_t *slots; /* open addressing; 0 = free, since the root is nobody's child */
     size_t n, capacity, n_slots;
 } apmw_tr_trie;

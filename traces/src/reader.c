@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Splits a file into top-level JSON objects, so that a corpus of any size is read one session at a time.
- * The splitter only counts braces outside strings; whether the text in between is JSON is the parser's matter. */
+ * The splitter only counts braces outside strings; whether the text in between is JSON is the parser's
+ * matter. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,7 +70,8 @@ static apmw_status fill(apmw_tr_reader *r, bool *more, apmw_error *err)
         }
         if (r->raw.pos == r->raw.size) {
             if (r->frame_open) {
-                return apmw_error_set(err, APMW_E_DATA, "%s: truncated: the zstd frame is not complete", r->path);
+                return apmw_error_set(err, APMW_E_DATA, "%s: truncated: the zstd frame is not complete",
+                                      r->path);
             }
             return APMW_OK;
         }
@@ -122,8 +124,8 @@ apmw_status apmw_tr_reader_open(const char *path, apmw_tr_reader **out, apmw_err
         }
     }
     if (status == APMW_OK && r->raw.size >= 2 && r->in[0] == 0x1f && r->in[1] == 0x8b) {
-        status = apmw_error_set(err, APMW_E_DATA,
-                                "%s: gzip content; decompress it, or convert it with 'zcat FILE | zstd'", path);
+        status = apmw_error_set(
+            err, APMW_E_DATA, "%s: gzip content; decompress it, or convert it with 'zcat FILE | zstd'", path);
     }
     if (status != APMW_OK) {
         apmw_tr_reader_close(r);
@@ -185,8 +187,8 @@ static apmw_status skip_to_value(apmw_tr_reader *r, int *c, apmw_error *err)
             r->in_array = true;
         } else if (*c != ' ' && *c != '\t' && *c != '\r') {
             if (*c == '{' && r->in_array && r->started && !comma) {
-                return apmw_error_set(err, APMW_E_DATA, "%s:%lld: expected ',' or ']' between objects", r->path,
-                                      (long long)r->line);
+                return apmw_error_set(err, APMW_E_DATA, "%s:%lld: expected ',' or ']' between objects",
+                                      r->path, (long long)r->line);
             }
             return APMW_OK;
         }
@@ -214,7 +216,8 @@ apmw_status apmw_tr_reader_next(apmw_tr_reader *r, const char **text, size_t *n,
     }
     if (c != '{' || r->done) {
         return apmw_error_set(err, APMW_E_DATA, "%s:%lld: expected %s, found byte 0x%02x", r->path,
-                              (long long)r->line, r->done ? "the end of the file" : "an object '{'", (unsigned)c);
+                              (long long)r->line, r->done ? "the end of the file" : "an object '{'",
+                              (unsigned)c);
     }
     r->started = true;
     int depth = 0;
@@ -228,10 +231,11 @@ apmw_status apmw_tr_reader_next(apmw_tr_reader *r, const char **text, size_t *n,
                 return status;
             }
             if (!more) {
-                return apmw_error_set(err, APMW_E_DATA,
-                                      "%s:%lld: truncated: the object that begins here is not closed at the end "
-                                      "of the file",
-                                      r->path, (long long)*line);
+                return apmw_error_set(
+                    err, APMW_E_DATA,
+                    "%s:%lld: truncated: the object that begins here is not closed at the end "
+                    "of the file",
+                    r->path, (long long)*line);
             }
         }
         char ch = r->text[r->at + k];

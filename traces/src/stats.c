@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Statistics of a trace.
  *
- * Distributions are over the main line (lane 0), as published statistics of agent traces are; totals and hit rates
- * are over every turn, since a server sees them all.
- *   turns     main-line turns of a trajectory        isl, osl  prompt and output tokens of a turn
- *   last_isl  prompt of the last main-line turn      delay_s   before each turn but the first, seconds
- *   uncached  tokens of each turn but the first that an infinite cache must compute
- *   growth    prompt tokens added by a clean append: the prompt does not shrink, and of the previous prompt at most the
- *             last two whole blocks (or 128 tokens) are not repeated. Compactions and prefix edits have no growth.
+ * Distributions are over the main line (lane 0), as published statistics of agent traces are; totals and hit
+ * rates are over every turn, since a server sees them all. turns     main-line turns of a trajectory isl, osl
+ * prompt and output tokens of a turn last_isl  prompt of the last main-line turn      delay_s   before each
+ * turn but the first, seconds uncached  tokens of each turn but the first that an infinite cache must compute
+ *   growth    prompt tokens added by a clean append: the prompt does not shrink, and of the previous prompt
+ * at most the last two whole blocks (or 128 tokens) are not repeated. Compactions and prefix edits have no
+ * growth.
  *
- * Infinite cache: nothing is evicted, only whole blocks are kept. A turn hits floor(shared / block) * block tokens,
- * where shared is what it has in common with its parent. No longer match exists elsewhere in the trajectory, because
- * what follows the shared part is new by definition. Of an output, the last token is never cached: its keys and
- * values would be computed by the next pass, which does not come. */
+ * Infinite cache: nothing is evicted, only whole blocks are kept. A turn hits floor(shared / block) * block
+ * tokens, where shared is what it has in common with its parent. No longer match exists elsewhere in the
+ * trajectory, because what follows the shared part is new by definition. Of an output, the last token is
+ * never cached: its keys and values would be computed by the next pass, which does not come. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,8 +86,8 @@ static group *group_of(group **groups, size_t *n, int32_t id)
     return &more[lo];
 }
 
-/* Tokens that the prompts of two turns have in common: what each hands on to the next on the way to where their
- * ancestries meet, or the shared prefix when they do not. */
+/* Tokens that the prompts of two turns have in common: what each hands on to the next on the way to where
+ * their ancestries meet, or the shared prefix when they do not. */
 static int64_t common_tokens(const apmw_trajectory *t, int32_t a, int32_t b)
 {
     int64_t common = INT64_MAX;
@@ -107,8 +107,8 @@ typedef struct counters {
     double hit, hit_shared, hit_previous, blocks, found;
 } counters;
 
-/* Hits of one turn; returns that of an infinite cache that holds this trajectory alone. `own` is how much of the
- * shared prefix this trajectory has brought in. */
+/* Hits of one turn; returns that of an infinite cache that holds this trajectory alone. `own` is how much of
+ * the shared prefix this trajectory has brought in. */
 static int64_t count_hits(const apmw_trajectory *t, int32_t i, int32_t previous, int64_t *own, group *shared,
                           counters *c)
 {
@@ -125,8 +125,8 @@ static int64_t count_hits(const apmw_trajectory *t, int32_t i, int32_t previous,
         }
     }
     if (previous >= 0) {
-        c->hit_previous += (double)(u->parent == previous ? tokens
-                                                          : floor_to(common_tokens(t, i, previous), c->block));
+        c->hit_previous +=
+            (double)(u->parent == previous ? tokens : floor_to(common_tokens(t, i, previous), c->block));
     }
     c->hit += (double)tokens;
     c->hit_shared += (double)with_groups;
@@ -136,8 +136,8 @@ static int64_t count_hits(const apmw_trajectory *t, int32_t i, int32_t previous,
     return tokens;
 }
 
-static void measure(const apmw_trajectory *t, group *shared, int32_t *last, sample *samples, apmw_trace_stats *out,
-                    counters *c)
+static void measure(const apmw_trajectory *t, group *shared, int32_t *last, sample *samples,
+                    apmw_trace_stats *out, counters *c)
 {
     int32_t main_turns = 0;
     int64_t own = 0;
@@ -163,7 +163,8 @@ static void measure(const apmw_trajectory *t, group *shared, int32_t *last, samp
             const apmw_turn *before = &t->turns[previous];
             push(&samples[DELAY], (double)u->delay_ns / (double)APMW_NS_PER_S);
             push(&samples[UNCACHED], (double)(u->n_in - tokens));
-            if (u->parent == previous && u->n_in >= before->n_in && floor_to(before->n_in, c->block) - u->shared_in <= slack) {
+            if (u->parent == previous && u->n_in >= before->n_in &&
+                floor_to(before->n_in, c->block) - u->shared_in <= slack) {
                 push(&samples[GROWTH], (double)(u->n_in - before->n_in));
             }
         }
@@ -201,7 +202,8 @@ apmw_status apmw_trace_stats_compute(const apmw_trace *trace, int64_t block_toke
 {
     memset(out, 0, sizeof *out);
     if (block_tokens < 0) {
-        return apmw_error_set(err, APMW_E_USAGE, "block of %lld tokens; expected 1 or more", (long long)block_tokens);
+        return apmw_error_set(err, APMW_E_USAGE, "block of %lld tokens; expected 1 or more",
+                              (long long)block_tokens);
     }
     int64_t block = block_tokens > 0 ? block_tokens : trace->block_tokens;
     if (block < 1) {
@@ -254,5 +256,6 @@ apmw_status apmw_trace_stats_compute(const apmw_trace *trace, int64_t block_toke
     }
     free(last);
     free(groups);
-    return failed ? apmw_error_set(err, APMW_E_NOMEM, "out of memory for the statistics of %zu turns", turns) : APMW_OK;
+    return failed ? apmw_error_set(err, APMW_E_NOMEM, "out of memory for the statistics of %zu turns", turns)
+                  : APMW_OK;
 }

@@ -8,7 +8,7 @@
 #include "apmw/text.h"
 #include "private.h"
 
-static const apmw_tr_synth *const synths[] = {&apmw_tr_synth_agentperf};
+static const apmw_tr_synth *const synths[] = {&apmw_tr_synth_agentperf, &apmw_tr_synth_claude_code};
 enum { N_SYNTHS = sizeof synths / sizeof synths[0], MAX_PARAMS = 96 };
 
 const apmw_synth *apmw_synth_list(size_t *n)
@@ -86,12 +86,12 @@ static apmw_status override(const apmw_tr_synth *synth, const char *text, double
         return APMW_OK;
     }
     const char *near = apmw_near(name, names, synth->n_params);
-    return apmw_error_set(err, APMW_E_USAGE, "generator %s has no parameter '%s'%s%s%s", synth->about.name, name,
-                          near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+    return apmw_error_set(err, APMW_E_USAGE, "generator %s has no parameter '%s'%s%s%s", synth->about.name,
+                          name, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
 }
 
-apmw_status apmw_synth_run(const char *name, size_t n_trajectories, uint64_t seed, const char *const *overrides,
-                           size_t n_overrides, apmw_trace *out, apmw_error *err)
+apmw_status apmw_synth_run(const char *name, size_t n_trajectories, uint64_t seed,
+                           const char *const *overrides, size_t n_overrides, apmw_trace *out, apmw_error *err)
 {
     memset(out, 0, sizeof *out);
     const apmw_tr_synth *synth = NULL;
@@ -100,7 +100,8 @@ apmw_status apmw_synth_run(const char *name, size_t n_trajectories, uint64_t see
         return status;
     }
     if (n_trajectories == 0 || n_trajectories > INT32_MAX) {
-        return apmw_error_set(err, APMW_E_USAGE, "%zu trajectories; expected 1 to %d", n_trajectories, INT32_MAX);
+        return apmw_error_set(err, APMW_E_USAGE, "%zu trajectories; expected 1 to %d", n_trajectories,
+                              INT32_MAX);
     }
     APMW_CHECK(synth->n_params <= MAX_PARAMS);
     double v[MAX_PARAMS];
@@ -130,8 +131,8 @@ apmw_status apmw_synth_run(const char *name, size_t n_trajectories, uint64_t see
         return status;
     }
     /* The note says how to make the same trace again. */
-    size_t at = (size_t)snprintf(out->note, sizeof out->note, "synth %s --count %zu --seed %llu", synth->about.name,
-                                 n_trajectories, (unsigned long long)seed);
+    size_t at = (size_t)snprintf(out->note, sizeof out->note, "synth %s --count %zu --seed %llu",
+                                 synth->about.name, n_trajectories, (unsigned long long)seed);
     for (size_t i = 0; i < n_overrides && at < sizeof out->note; i++) {
         at += (size_t)snprintf(out->note + at, sizeof out->note - at, " %s", overrides[i]);
     }

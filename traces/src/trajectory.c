@@ -127,7 +127,8 @@ apmw_status apmw_trace_add(apmw_trace *trace, const apmw_trajectory *trajectory,
     return apmw_tr_take(trace, &copy, err);
 }
 
-/* ---- the rules ------------------------------------------------------------------------------------------ */
+/* ---- the rules ------------------------------------------------------------------------------------------
+ */
 
 static apmw_status check_head(const apmw_trajectory *t, apmw_error *err)
 {
@@ -145,17 +146,19 @@ static apmw_status check_head(const apmw_trajectory *t, apmw_error *err)
                               APMW_TR_MAX_TURNS);
     }
     if (t->n_lanes < 1 || t->n_lanes > t->n_turns || t->lanes == NULL) {
-        return apmw_error_set(err, APMW_E_DATA,
-                              "trajectory %s: %d lanes for %d turns; every lane, the main line included, needs "
-                              "at least one turn",
-                              t->id, t->n_lanes, t->n_turns);
+        return apmw_error_set(
+            err, APMW_E_DATA,
+            "trajectory %s: %d lanes for %d turns; every lane, the main line included, needs "
+            "at least one turn",
+            t->id, t->n_lanes, t->n_turns);
     }
     if (t->global_id < -1 || t->global_tokens < 0 || t->global_tokens > APMW_TR_MAX_TOKENS ||
         (t->global_id == -1 && t->global_tokens != 0)) {
-        return apmw_error_set(err, APMW_E_DATA,
-                              "trajectory %s: shared prefix group %d with %lld tokens; the group is -1 with 0 "
-                              "tokens, or >= 0",
-                              t->id, t->global_id, (long long)t->global_tokens);
+        return apmw_error_set(
+            err, APMW_E_DATA,
+            "trajectory %s: shared prefix group %d with %lld tokens; the group is -1 with 0 "
+            "tokens, or >= 0",
+            t->id, t->global_id, (long long)t->global_tokens);
     }
     return APMW_OK;
 }
@@ -164,8 +167,8 @@ static apmw_status check_sharing(const apmw_trajectory *t, int32_t i, apmw_error
 {
     const apmw_turn *turn = &t->turns[i];
     if (turn->parent < -1 || turn->parent >= i) {
-        return apmw_error_set(err, APMW_E_DATA, "trajectory %s, turn %d: parent %d is not an earlier turn", t->id,
-                              i, turn->parent);
+        return apmw_error_set(err, APMW_E_DATA, "trajectory %s, turn %d: parent %d is not an earlier turn",
+                              t->id, i, turn->parent);
     }
     if (turn->shared_in < 0 || turn->shared_out < 0) {
         return apmw_error_set(err, APMW_E_DATA, "trajectory %s, turn %d: negative shared tokens", t->id, i);
@@ -185,24 +188,27 @@ static apmw_status check_sharing(const apmw_trajectory *t, int32_t i, apmw_error
     }
     const apmw_turn *parent = &t->turns[turn->parent];
     if (turn->shared_in > turn->n_in || turn->shared_in > parent->n_in) {
-        return apmw_error_set(err, APMW_E_DATA,
-                              "trajectory %s, turn %d: shares %lld prompt tokens; its prompt has %lld and that "
-                              "of turn %d has %lld",
-                              t->id, i, (long long)turn->shared_in, (long long)turn->n_in, turn->parent,
-                              (long long)parent->n_in);
+        return apmw_error_set(
+            err, APMW_E_DATA,
+            "trajectory %s, turn %d: shares %lld prompt tokens; its prompt has %lld and that "
+            "of turn %d has %lld",
+            t->id, i, (long long)turn->shared_in, (long long)turn->n_in, turn->parent,
+            (long long)parent->n_in);
     }
     if (turn->shared_out > parent->n_out || turn->shared_out > turn->n_in - turn->shared_in) {
-        return apmw_error_set(err, APMW_E_DATA,
-                              "trajectory %s, turn %d: shares %lld output tokens of turn %d, which wrote %lld; "
-                              "%lld prompt tokens are left for them",
-                              t->id, i, (long long)turn->shared_out, turn->parent, (long long)parent->n_out,
-                              (long long)(turn->n_in - turn->shared_in));
+        return apmw_error_set(
+            err, APMW_E_DATA,
+            "trajectory %s, turn %d: shares %lld output tokens of turn %d, which wrote %lld; "
+            "%lld prompt tokens are left for them",
+            t->id, i, (long long)turn->shared_out, turn->parent, (long long)parent->n_out,
+            (long long)(turn->n_in - turn->shared_in));
     }
     if (turn->shared_out > 0 && turn->shared_in != parent->n_in) {
-        return apmw_error_set(err, APMW_E_DATA,
-                              "trajectory %s, turn %d: shares output of turn %d without its whole prompt (%lld of "
-                              "%lld tokens)",
-                              t->id, i, turn->parent, (long long)turn->shared_in, (long long)parent->n_in);
+        return apmw_error_set(
+            err, APMW_E_DATA,
+            "trajectory %s, turn %d: shares output of turn %d without its whole prompt (%lld of "
+            "%lld tokens)",
+            t->id, i, turn->parent, (long long)turn->shared_in, (long long)parent->n_in);
     }
     return APMW_OK;
 }
@@ -212,16 +218,18 @@ static apmw_status check_turn(const apmw_trajectory *t, int32_t i, apmw_error *e
     const apmw_turn *turn = &t->turns[i];
     if (turn->n_in < 1 || turn->n_in > APMW_TR_MAX_TOKENS || turn->n_out < 1 ||
         turn->n_out > APMW_TR_MAX_TOKENS) {
-        return apmw_error_set(err, APMW_E_DATA,
-                              "trajectory %s, turn %d: %lld prompt and %lld output tokens; both must be 1 or more "
-                              "(and below 2^40)",
-                              t->id, i, (long long)turn->n_in, (long long)turn->n_out);
+        return apmw_error_set(
+            err, APMW_E_DATA,
+            "trajectory %s, turn %d: %lld prompt and %lld output tokens; both must be 1 or more "
+            "(and below 2^40)",
+            t->id, i, (long long)turn->n_in, (long long)turn->n_out);
     }
     if (turn->delay_ns < 0 || turn->delay_ns > APMW_TR_MAX_DELAY_NS) {
-        return apmw_error_set(err, APMW_E_DATA, "trajectory %s, turn %d: delay of %lld ns is out of range", t->id,
-                              i, (long long)turn->delay_ns);
+        return apmw_error_set(err, APMW_E_DATA, "trajectory %s, turn %d: delay of %lld ns is out of range",
+                              t->id, i, (long long)turn->delay_ns);
     }
-    if (turn->trigger != APMW_TURN_TOOL && turn->trigger != APMW_TURN_USER && turn->trigger != APMW_TURN_JOIN) {
+    if (turn->trigger != APMW_TURN_TOOL && turn->trigger != APMW_TURN_USER &&
+        turn->trigger != APMW_TURN_JOIN) {
         return apmw_error_set(err, APMW_E_DATA, "trajectory %s, turn %d: unknown trigger %d", t->id, i,
                               (int)turn->trigger);
     }
@@ -232,10 +240,11 @@ static apmw_status check_turn(const apmw_trajectory *t, int32_t i, apmw_error *e
     if (turn->lane > 0) {
         const apmw_lane *lane = &t->lanes[turn->lane];
         if (i <= lane->spawn_after || (lane->join_before >= 0 && i >= lane->join_before)) {
-            return apmw_error_set(err, APMW_E_DATA,
-                                  "trajectory %s, turn %d: lane %d is spawned after turn %d and joined before turn "
-                                  "%d, so its turns must stand between them",
-                                  t->id, i, turn->lane, lane->spawn_after, lane->join_before);
+            return apmw_error_set(
+                err, APMW_E_DATA,
+                "trajectory %s, turn %d: lane %d is spawned after turn %d and joined before turn "
+                "%d, so its turns must stand between them",
+                t->id, i, turn->lane, lane->spawn_after, lane->join_before);
         }
     }
     return check_sharing(t, i, err);
@@ -254,7 +263,8 @@ static apmw_status check_anchor(const apmw_trajectory *t, int32_t lane, const ch
 static apmw_status check_lanes(const apmw_trajectory *t, apmw_error *err)
 {
     if (t->lanes[0].spawn_after != -1 || t->lanes[0].join_before != -1) {
-        return apmw_error_set(err, APMW_E_DATA, "trajectory %s: the main line cannot be spawned or joined", t->id);
+        return apmw_error_set(err, APMW_E_DATA, "trajectory %s: the main line cannot be spawned or joined",
+                              t->id);
     }
     /* One mark a lane that has a turn, one a turn that joins a lane. */
     unsigned char *seen = calloc((size_t)t->n_lanes + (size_t)t->n_turns, 1);
@@ -278,9 +288,9 @@ static apmw_status check_lanes(const apmw_trajectory *t, apmw_error *err)
             seen[t->turns[i].lane] = 1;
         }
         if (t->turns[i].trigger == APMW_TURN_JOIN && !joins[i]) {
-            status = apmw_error_set(err, APMW_E_DATA,
-                                    "trajectory %s, turn %d: triggered by a join, but no lane is joined before it",
-                                    t->id, i);
+            status = apmw_error_set(
+                err, APMW_E_DATA,
+                "trajectory %s, turn %d: triggered by a join, but no lane is joined before it", t->id, i);
         }
     }
     for (int32_t k = 0; k < t->n_lanes && status == APMW_OK; k++) {
@@ -304,7 +314,8 @@ apmw_status apmw_trajectory_check(const apmw_trajectory *trajectory, apmw_error 
     return status;
 }
 
-/* ---- content hash --------------------------------------------------------------------------------------- */
+/* ---- content hash ---------------------------------------------------------------------------------------
+ */
 
 /* Numbers enter the hash as little-endian bytes, so that it is the same on every machine. */
 static unsigned char *put(unsigned char *to, int64_t value)
