@@ -189,4 +189,45 @@ typedef struct apmw_interval {
 /* Adds parts in quadrature on each side around `point`. */
 void apmw_interval_combine(double point, const apmw_interval_part *parts, int n, apmw_interval *out);
 
+/* ------------------------------------------------------------------ study */
+
+/* Capacity of several platforms at several tiers: every layout (and engine) that fits is searched coarsely, those that
+ * may still win are refined, the best is reported with its interval. */
+typedef struct apmw_study_config {
+    const apmw_scenario *scenario;     /* its platform is replaced by each of: */
+    const char *const *platforms;
+    size_t n_platforms;
+    const apmw_trace *trace;
+    const apmw_phase_rules *rules;
+    const apmw_tier *tiers;            /* of the model, in order of their number */
+    size_t n_tiers;
+    double resolution;                 /* of the final brackets, relative; 0 = to one agent */
+    bool all_layouts;                  /* report every layout, refined */
+    bool interval;
+    /* Called now and then by one thread; may be NULL. true = stop as soon as possible. */
+    bool (*progress)(void *self, size_t done, size_t total);
+    void *self;
+} apmw_study_config;
+typedef struct apmw_study_row {
+    const apmw_deployment *deployment; /* owned by the study; NULL = nothing fits, see reason */
+    char platform[24];
+    int tier;                          /* number */
+    apmw_capacity capacity;
+    double agents_per_accelerator, agents_per_mw, watts_per_accelerator, watts_all_in; /* NaN = none */
+    bool best;                         /* of its platform and tier */
+    apmw_interval agents90, mw90;      /* n_parts 0 = not computed */
+    char reason[512];                  /* "" or why there is no result */
+} apmw_study_row;
+typedef struct apmw_study apmw_study;
+apmw_status apmw_study_run(apmw_catalog *catalog, const apmw_study_config *config, apmw_study **out, apmw_error *err);
+/* The same on deployments made elsewhere (taken over, also on failure). */
+apmw_status apmw_study_run_on(apmw_deployment *deployments, size_t n, const apmw_study_config *config, apmw_study **out,
+                              apmw_error *err);
+void apmw_study_free(apmw_study *study);
+const apmw_study_row *apmw_study_rows(const apmw_study *study, size_t *n);
+/* Layouts that were not searched and why, one line each ("" = none). Owned by the study. */
+const char *apmw_study_refused(const apmw_study *study);
+int64_t apmw_study_trials(const apmw_study *study);
+int64_t apmw_study_turns(const apmw_study *study);
+
 #endif

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "cli_scenario.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    KEY_MODEL = 0x7100, KEY_ENGINE, KEY_ENGINE_VERSION, KEY_PRECISION, KEY_KV_DTYPE, KEY_LAYOUT, KEY_ACCELERATORS,
+    KEY_MEMORY, KEY_DRAFT, KEY_ACCEPTANCE, KEY_TRACE, KEY_TRAJECTORIES, KEY_SHARE_PREFIX, KEY_OUTPUT_CACHED,
+    KEY_DELAY_SCALE, KEY_TIER, KEY_PROTOCOL, KEY_SEED
+};
+
+static const struct argp_option options_table[] = {
+    {"model", KEY_MODEL, "MODEL", 0, "Model that is served", 10},
+    {"engine", KEY_ENGINE, "ENGINE", 0, "vllm, sglang, trtllm or atom", 10},
+    {"engine-version", KEY_ENGINE_VERSION, "V", 0, "Release whose tables price the steps (default: newest)", 10},
+    {"precision", KEY_PRECISION, "P", 0, "fp8, fp4, bf16 or int4 (default: as the model is published)", 10},
+    {"kv-dtype", KEY_KV_DTYPE, "T", 0, "Element type of the KV cache (default: the engine's)", 10},
+    {"layout", KEY_LAYOUT, "L", 0, "tpN, tepN, depN or dpN, with xR for R replicas", 10},
+    {"accelerators", KEY_ACCELERATORS, "N", 0, "Size of the deployment (default: the node, at most 8)", 10},
+    {"memory-fraction", KEY_MEMORY, "F", 0, "Share of memory that the engine may use (default: the engine's)", 10},
+    {"draft-tokens", KEY_DRAFT, "K", 0, "Speculative decoding with K draft tokens a step, 0 = none", 10},
+    {"acceptance", KEY_ACCEPTANCE, "A", 0, "Mean tokens emitted a step (default: the model's curve)", 10},
+    {"trace", KEY_TRACE, "FILE", 0, "Trajectories to replay (default: a generated AgentPerf-like set)", 20},
+    {"trajectories", KEY_TRAJECTORIES, "N", 0, "Size of the generated set (default 500)", 20},
+    {"share-prefix", KEY_SHARE_PREFIX, NULL, 0, "Tools and system prompt are shared across agents", 20},
+    {"output-cached", KEY_OUTPUT_CACHED, NULL, 0, "Generated tokens that recur in the next prompt can be hit", 20},
+    {"delay-scale", KEY_DELAY_SCALE, "X", 0, "Factor on tool times (default 1)", 20},
+    {"tier", KEY_TIER, "N|all", 0, "Service-level tier of the model (default all)", 30},
+    {"protocol", KEY_PROTOCOL, "V", 0, "Version of the protocol (default v2026-06)", 30},
+    {"seed", KEY_SEED, "N", 0, "Seed of assignments and draws (default 42)", 30},
+    {0}};
+
+long long apmw_cli_whole(struct argp_state *state, const char *option, const char *text, long long lo, long long hi)
+{
+    char *end;
+    errno = 0;
+    const long long value = strtoll(text, &end, 10);
+    if (errno != 0 || end == text || *end != '\0' || value < lo || value > hi) {
+        argp_error(state, "--%s takes a whole number from %lld to %lld, not \"%s\"", option, lo, hi, text);
+    }
+    return value;
+}
+
+double apmw_cli_number(struct argp_state *state, const char *option, const char *text, double lo, double hi)
+{
+    char *end;
+    const double value = strtod(text, &end);
+    if (end == text || *end != '\0' || !(value >= lo && value <= hi)) {
+        argp_error(state, "--%s takes a number from %g to %g, not \"%s\"", option, lo, hi, text);
+    }
+    return value;
+}
+
+static void set(struct argp_state *state, const char *option, char *out, size_t size, const char *text)
+{
+    if (!apmw_copy(out, size, text)) {
+        argp_error(state, "--%s takes at most %zu characters", option, size - 1);
+    }
+}
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+    apmw_scenario *s = state->input;
+    switch (key) {
+    case KEY_MODEL:
+        set(state, "model", s->model, sizeof s->model, arg);
+        return 0;
+    case KEY_ENGINE:
+        set(state, "engine", s->engine, sizeof s->engine, arg);
+        return 0;
+    case KEY_ENGINE_VERSION:
+        set(state, "engine-version", s->engine_version, sizeof s->engine_version, arg);
+        return 0;
+    case KEY_PRECISION:
+        set(state, "precision", s->precision, sizeof s->precision, arg);
+        return 0;
+    case KEY_KV_DTYPE:
+        set(state, "kv-dtype", s->kv_dtype, sizeof s->kv_dtype, arg);
+        return 0;
+    case KEY_LAYOUT:
+        set(state, "layout", s->layout, sizeof s->layout, arg);
+        return 0;
+    case KEY_ACCELERATORS:
+        s->accelerators = (int)apmw_cli_whole(state, "accelerators", arg, 1, 65536);
+        return 0;
+    case KEY_MEMORY:
+        s->memory_fraction = apmw_cli_number(state, "memory-fraction", arg, 0.01, 1.0);
+        return 0;
+    case KEY_DRAFT:
+        s->draft_tokens = (int)apmw_cli_whole(state, "draft-tokens", arg, 0, 16);
+        return 0;
+    case KEY_ACCEPTANCE:
+        s->acceptance_length = apmw_cli_number(state, "acceptance", arg, 1.0, 17.0);
+        return 0;
+    case KEY_TRACE:
+        set(state, "trace", s->trace, sizeof s->trace, arg);
+        return 0;
+    case KEY_TRAJECTORIES:
+        s->trajectories = apmw_cli_whole(state, "trajectories", arg, 1, 10000000);
+        return 0;
+    case KEY_SHARE_PREFIX:
+        s->share_prefix = true;
+        return 0;
+    case KEY_OUTPUT_CACHED:
+        s->output_cached = true;
+        return 0;
+    case KEY_DELAY_SCALE:
+        s->delay_scale = apmw_cli_number(state, "delay-scale", arg, 0.0, 1e6);
+        return 0;
+    case KEY_TIER:
+        s->tier = strcmp(arg, "all") == 0 ? 0 : (int)apmw_cli_whole(state, "tier", arg, 1, 99);
+        return 0;
+    case KEY_PROTOCOL:
+        set(state, "protocol", s->protocol, sizeof s->protocol, arg);
+        return 0;
+    case KEY_SEED:
+        s->seed = (uint64_t)apmw_cli_whole(state, "seed", arg, 0, INT64_MAX);
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+const struct argp apmw_cli_scenario_argp = {.options = options_table, .parser = parse};
+
+apmw_status apmw_cli_trace(apmw_cli *cli, const apmw_scenario *scenario, apmw_trace *out, apmw_error *err)
+{
+    *out = (apmw_trace){0};
+    if (scenario->trace[0] == '\0') {
+        return apmw_synth_run("agentperf", (size_t)scenario->trajectories, scenario->seed, NULL, 0, out, err);
+    }
+    const apmw_status status = apmw_cli_input(cli, scenario->trace, err);
+    return status == APMW_OK ? apmw_trace_load(scenario->trace, NULL, out, err) : status;
+}
+
+apmw_status apmw_cli_tiers(apmw_cli *cli, const apmw_scenario *scenario, apmw_phase_rules *rules, apmw_tier *tiers,
+                           size_t *n_tiers, apmw_error *err)
+{
+    char *path = apmw_cli_data_path(cli, "sim/protocol/tiers.json");
+    apmw_tier_book book = {0};
+    apmw_status status = path == NULL ? apmw_error_set(err, APMW_E_NOMEM, "out of memory") : APMW_OK;
+    if (status == APMW_OK) {
+        status = apmw_cli_input(cli, path, err);
+    }
+    if (status == APMW_OK) {
+        status = apmw_tier_book_load(path, &book, err);
+    }
+    free(path);
+    if (status == APMW_OK) {
+        status = apmw_tier_book_rules(&book, scenario->protocol[0] == '\0' ? NULL : scenario->protocol, rules, err);
+    }
+    *n_tiers = 0;
+    if (status == APMW_OK && scenario->tier > 0) {
+        status = apmw_tier_book_tier(&book, scenario->model, rules->version, scenario->tier, &tiers[0], err);
+        *n_tiers = 1;
+    } else if (status == APMW_OK) {
+        /* Tier 1 of an unknown model gives the error that lists what there is. */
+        const int known = apmw_tier_book_count(&book, scenario->model, rules->version);
+        for (int i = 1; status == APMW_OK && (i <= known || i == 1) && i <= APMW_MAX_TIERS; i++) {
+            status = apmw_tier_book_tier(&book, scenario->model, rules->version, i, &tiers[i - 1], err);
+            *n_tiers = (size_t)i;
+        }
+    }
+    apmw_tier_book_free(&book);
+    return status;
+}
+
+void apmw_cli_speculation(const apmw_catalog *catalog, apmw_scenario *scenario, const char **note)
+{
+    const apmw_llm_spec *llm = NULL;
+    *note = "";
+    if (scenario->draft_tokens >= 0 || apmw_catalog_llm(catalog, scenario->model, &llm, NULL) != APMW_OK) {
+        return;
+    }
+    scenario->draft_tokens = 0;
+    if (llm->mtp_layers > 0 && !isnan(llm->acceptance[1])) {
+        *note = "speculation is off (--draft-tokens K turns it on)";
+    }
+}

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Options that describe what is simulated, shared by `simulate` and `capacity`, and the inputs that they name. */
+#ifndef APMW_CLI_SCENARIO_H
+#define APMW_CLI_SCENARIO_H
+#include "apmw/experiment.h"
+#include "cli.h"
+
+/* A child parser of a command's own; its input is an apmw_scenario. Options overwrite what a scenario file said before. */
+extern const struct argp apmw_cli_scenario_argp;
+
+/* A whole number in [lo, hi] or argp's usage error that names the option. */
+long long apmw_cli_whole(struct argp_state *state, const char *option, const char *text, long long lo, long long hi);
+double apmw_cli_number(struct argp_state *state, const char *option, const char *text, double lo, double hi);
+
+/* The scenario's trace: its file, or the generated AgentPerf-like set. */
+apmw_status apmw_cli_trace(apmw_cli *cli, const apmw_scenario *scenario, apmw_trace *out, apmw_error *err);
+/* Rules of the scenario's protocol and its tiers: one, or all of the model (at most APMW_MAX_TIERS). */
+apmw_status apmw_cli_tiers(apmw_cli *cli, const apmw_scenario *scenario, apmw_phase_rules *rules, apmw_tier *tiers,
+                           size_t *n_tiers, apmw_error *err);
+/* Speculation where neither file nor option says: what and why is in *note ("" = nothing to say). */
+void apmw_cli_speculation(const apmw_catalog *catalog, apmw_scenario *scenario, const char **note);
+
+#endif

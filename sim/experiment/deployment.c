@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* From a scenario and a layout to what the simulator runs: names become a serving spec, the spec a compiled step cost and a
+ * KV pool, the engine's rules its settings, and the platform its power. */
+#include "apmw/experiment.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "apmw/points.h"
+#include "apmw/power_form.h"
+#include "apmw/text.h"
+
+/* The precision of the checkpoint as published, from its bits a weight: routed experts where there are any, since they
+ * are nearly all of the bytes. */
+static const char *own_precision(const apmw_llm_spec *llm)
+{
+    const bool experts = llm->experts > 0 && llm->expert_params > 0.0;
+    const double bits = experts ? 8.0 * llm->expert_bytes / llm->expert_params
+                                : 8.0 * llm->resident_bytes / llm->total_params;
+    return bits < 6.0 ? "fp4" : bits < 12.0 ? "fp8" : "bf16";
+}
+
+/* Tokens emitted a step. A draft needs a measured acceptance: of the scenario, or of the model's curve. */
+static apmw_status acceptance(const apmw_scenario *scenario, const apmw_llm_spec *llm, int draft, double *out,
+                              apmw_error *err)
+{
+    *out = 1.0;
+    if (draft == 0) {
+        return APMW_OK;
+    }
+    *out = scenario->acceptance_length;
+    if (isnan(*out) && draft <= 7) {
+        *out = llm->acceptance[draft];
+    }
+    if (isnan(*out)) {
+        return apmw_error_set(err, APMW_E_SCENARIO, "%s has no acceptance curve at %d draft tokens: state one", llm->id,
+                              draft);
+    }
+    if (*out > 1.0 + draft) {
+        return apmw_error_set(err, APMW_E_SCENARIO, "acceptance length %g exceeds 1 + %d draft tokens", *out, draft);
+    }
+    return APMW_OK;
+}
+
+static void make_spec(const apmw_scenario *scenario, const apmw_node_spec *node, const apmw_llm_spec *llm,
+                      const char *engine, const apmw_layout *layout, apmw_point *point)
+{
+    memset(point, 0, sizeof *point);
+    apmw_copy(point->platform, sizeof point->platform, node->accelerator);
+    apmw_copy(point->model, sizeof point->model, llm->id);
+    apmw_copy(point->engine, sizeof point->engine, engine);
+    apmw_copy(point->engine_version, sizeof point->engine_version, scenario->engine_version);
+    apmw_copy(point->precision, sizeof point->precision,
+              scenario->precision[0] != '\0' ? scenario->precision : own_precision(llm));
+    point->layout[0] = *layout;
+    point->workers[0] = 1;
+    point->has_recipe = true; /* what is not stated is the engine's own default, not a recipe's */
+    point->speculative = false;
+    point->acceptance_length = point->ttft_ms = point->tpot_ms = point->power_w = (double)NAN;
+    point->concurrency = 1;
+    point->isl = point->osl = 1;
+    apmw_engine_settings *s = &point->settings[0];
+    s->token_budget = s->max_prefill_tokens = s->max_seqs = s->max_model_len = s->kv_memory_fraction = s->block_tokens =
+        s->recv_interval = s->batch_wait_tokens = s->batch_wait_iters = s->adp_wait_iters = s->draft_tokens =
+            s->num_prompts = (double)NAN;
+    s->chunked_prefill = -1;
+    point->settings[1] = *s;
+    apmw_copy(s->kv_dtype, sizeof s->kv_dtype, scenario->kv_dtype);
+    apmw_copy(s->moe_backend, sizeof s->moe_backend, scenario->moe_backend);
+}
+
+/* Rules of the engine, then what the scenario sets. */
+static apmw_status make_engine(apmw_catalog *catalog, const apmw_scenario *scenario, const apmw_point *point,
+                               apmw_deployment *out, double *memory_fraction, apmw_error *err)
+{
+    apmw_engine_defaults *defaults = NULL;
+    apmw_engine_settings settings;
+    apmw_status status = apmw_engine_defaults_open(apmw_catalog_dir(catalog), &defaults, err);
+    if (status == APMW_OK) {
+        status = apmw_point_settings(defaults, point, APMW_ROLE_ENGINE, &settings, err);
+    }
+    apmw_engine_defaults_free(defaults);
+    if (status != APMW_OK) {
+        return status;
+    }
+    if (scenario->max_num_batched_tokens > 0) {
+        settings.token_budget = (double)scenario->max_num_batched_tokens;
+    }
+    if (scenario->max_num_seqs > 0) {
+        settings.max_seqs = (double)scenario->max_num_seqs;
+    }
+    if (scenario->block_tokens > 0) {
+        settings.block_tokens = (double)scenario->block_tokens;
+    }
+    settings.recv_interval = (double)scenario->recv_interval;
+    settings.draft_tokens = (double)out->spec.draft_tokens;
+    status = apmw_settings_engine_config(&settings, &point->layout[0], point->engine, &out->engine, err);
+    apmw_copy(out->spec.kv_dtype, sizeof out->spec.kv_dtype, settings.kv_dtype);
+    apmw_copy(out->spec.moe_backend, sizeof out->spec.moe_backend, settings.moe_backend);
+    *memory_fraction = isnan(scenario->memory_fraction) ? settings.kv_memory_fraction : scenario->memory_fraction;
+    /* Prompts of agents are far longer than a token budget, so whole-prompt scheduling cannot serve them. */
+    out->engine.chunked_prefill = true;
+    out->engine.prefix_caching = scenario->prefix_caching;
+    out->engine.seed = 1;
+    return status;
+}
+
+static void describe(apmw_deployment *d, const apmw_scenario *scenario, const apmw_llm_spec *llm)
+{
+    char speculation[96] = "no speculation";
+    if (d->spec.draft_tokens > 0) {
+        snprintf(speculation, sizeof speculation, "%d draft tokens, %.3g tokens a step (%s)", d->spec.draft_tokens,
+                 d->acceptance_length, isnan(scenario->acceptance_length) ? "model's curve" : "stated");
+    }
+    const double half = 100.0 * expm1(1.645 * d->overhead.ln_sd_time);
+    snprintf(d->basis, sizeof d->basis,
+             "time: %.100s, step time within +-%.0f %% (90 %%), %d operations borrowed\npower: %s\n%s %s, %s%s",
+             d->overhead.basis, half, d->n_borrowed, d->power.basis, llm->id, d->spec.precision, speculation,
+             d->projected ? "; platform projected from specifications" : "");
+}
+
+/* Everything that needs the catalog's platform. */
+static apmw_status compile(apmw_catalog *catalog, double memory_fraction, double context, apmw_deployment *out,
+                           apmw_error *err)
+{
+    apmw_compose_report report = {0};
+    apmw_status status = apmw_overhead_lookup(catalog, &out->spec, &out->overhead, err);
+    if (status == APMW_OK) {
+        status = apmw_kv_pool_tokens(catalog, &out->spec, memory_fraction, context, &out->kv_tokens, &out->weight_bytes,
+                                     err);
+    }
+    if (status == APMW_OK) {
+        status = apmw_compose(catalog, &out->spec, &out->overhead, &out->cost, &report, err);
+    }
+    out->n_borrowed = report.n_borrowed;
+    apmw_buf_append(&out->rows, report.rows.data == NULL ? "" : report.rows.data, report.rows.length);
+    apmw_compose_report_free(&report);
+    if (status != APMW_OK) {
+        return status;
+    }
+    out->engine.kv_blocks = (int64_t)floor(out->kv_tokens / (double)out->engine.block_tokens);
+    if (out->engine.kv_blocks < 1) {
+        return apmw_error_set(err, APMW_E_SCENARIO, "the weights leave %.0f tokens of KV, less than a block of %lld",
+                              out->kv_tokens, (long long)out->engine.block_tokens);
+    }
+    out->engine.request_overhead_ns = apmw_time_from_s(out->overhead.request_s);
+    out->engine.frontend_ns_per_token = 1e9 * out->overhead.frontend_s_per_token;
+    return APMW_OK;
+}
+
+apmw_status apmw_deployment_build(apmw_catalog *catalog, const apmw_scenario *scenario, const char *engine,
+                                  const apmw_layout_choice *choice, double context, apmw_deployment *out,
+                                  apmw_error *err)
+{
+    memset(out, 0, sizeof *out);
+    const apmw_node_spec *node = NULL;
+    const apmw_accelerator_spec *accelerator = NULL;
+    const apmw_llm_spec *llm = NULL;
+    const apmw_hwmodel *hw = NULL;
+    apmw_status status = apmw_catalog_node(catalog, scenario->platform, &node, err);
+    if (status == APMW_OK) {
+        status = apmw_catalog_llm(catalog, scenario->model, &llm, err);
+    }
+    if (status == APMW_OK) {
+        status = apmw_catalog_accelerator(catalog, node->accelerator, &accelerator, err);
+    }
+    if (status == APMW_OK) {
+        status = apmw_catalog_platform(catalog, node->accelerator, &hw, err);
+    }
+    if (status != APMW_OK) {
+        return status;
+    }
+    out->choice = *choice;
+    out->accelerators = choice->size * choice->replicas;
+    out->power = hw->power;
+    out->peak_flop_per_s = accelerator->bf16_flop_per_s;
+    out->hbm_bytes_per_s = accelerator->hbm_bytes_per_s;
+    out->node = *node;
+    out->all_in_w = accelerator->all_in_w;
+    out->projected = accelerator->projected;
+    apmw_copy(out->hw_hash, sizeof out->hw_hash, hw->hash);
+    apmw_point point;
+    make_spec(scenario, node, llm, engine, &choice->layout, &point);
+    apmw_point_spec(&point, APMW_ROLE_ENGINE, &point.settings[0], &out->spec);
+    out->spec.draft_tokens = scenario->draft_tokens > 0 ? scenario->draft_tokens : 0;
+    double memory_fraction = (double)NAN;
+    status = acceptance(scenario, llm, out->spec.draft_tokens, &out->acceptance_length, err);
+    if (status == APMW_OK) {
+        status = make_engine(catalog, scenario, &point, out, &memory_fraction, err);
+    }
+    if (status == APMW_OK) {
+        out->engine.acceptance_length = out->acceptance_length;
+        out->engine.max_model_len = llm->context_tokens;
+        status = compile(catalog, memory_fraction, context, out, err);
+    }
+    if (status != APMW_OK) {
+        apmw_deployment_free(out);
+        return apmw_error_wrap(err, "%s %s %s %s", node->accelerator, llm->id, engine, choice->name);
+    }
+    describe(out, scenario, llm);
+    return APMW_OK;
+}
+
+void apmw_deployment_free(apmw_deployment *deployment)
+{
+    if (deployment->cost != NULL) {
+        apmw_step_cost_free(deployment->cost);
+    }
+    apmw_buf_free(&deployment->rows);
+    deployment->cost = NULL;
+}

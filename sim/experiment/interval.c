@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* How far a capacity may be off, by source:
+ * - step time and TTFT of the fit: the search is repeated with all steps 1.645 sd slower and faster, and with TTFT
+ *   scaled likewise (a monotone function of one normal variable has its 5 % and 95 % quantiles there);
+ * - seed and trace: the point's population is run again with other seeds and with trajectories drawn with replacement,
+ *   and the change of the margin to the limits becomes a change of capacity by the slope of margin over population that
+ *   the search itself has seen;
+ * - power: the sd that its fit carries, for agents per megawatt only.
+ * Sources are independent and small enough to add in quadrature on the ln scale. */
+#include "study_private.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "apmw/rng.h"
+
+/* 95 % quantile of the normal distribution: bounds of a two-sided 90 % interval. */
+static const double Z90 = 1.6448536269514722;
+/* Brackets of repeated searches, relative: well below the widths that they measure. */
+static const double VARIED = 0.03;
+
+/* d ln margin / d ln population near the point, by least squares over the trials within a factor of two; at most -0.1,
+ * since margins never rise with population other than by noise. */
+static double slope(const apmw_trial_book *book, size_t tier, int64_t agents)
+{
+    double n = 0.0, sx = 0.0, sy = 0.0, sxx = 0.0, sxy = 0.0;
+    for (size_t i = 0; i < apmw_trial_book_count(book); i++) {
+        const apmw_trial_result *t = apmw_trial_book_at(book, i);
+        const double margin = t->verdict[tier].margin;
+        if (t->gave_up || !(margin > 0.0) || t->n_agents * 2 < agents || t->n_agents > agents * 2) {
+            continue;
+        }
+        const double x = log((double)t->n_agents), y = log(margin);
+        n += 1.0;
+        sx += x;
+        sy += y;
+        sxx += x * x;
+        sxy += x * y;
+    }
+    const double determinant = n * sxx - sx * sx;
+    const double value = n >= 2.0 && determinant > 1e-12 ? (n * sxy - sx * sy) / determinant : (double)NAN;
+    return isnan(value) || value > -0.1 ? -0.1 : value;
+}
+
+/* Trajectories drawn with replacement; items are shared with `trace`. */
+static apmw_status resampled(const apmw_trace *trace, uint64_t seed, apmw_trace *out, apmw_error *err)
+{
+    *out = *trace;
+    out->items = calloc(trace->n, sizeof *out->items);
+    if (out->items == NULL) {
+        return apmw_error_set(err, APMW_E_NOMEM, "out of memory");
+    }
+    apmw_rng rng = apmw_rng_make(seed, "bootstrap", 0, 0);
+    for (size_t i = 0; i < trace->n; i++) {
+        out->items[i] = trace->items[apmw_rng_below(&rng, trace->n)];
+    }
+    return APMW_OK;
+}
+
+static double per_w(int64_t agents, const apmw_trial_result *trial)
+{
+    return agents > 0 ? log((double)agents / trial->energy.mean_w) : (double)NAN;
+}
+
+static apmw_status vary_search(const apmw_study_config *config, const apmw_study_row *row, size_t tier,
+                               double time_scale, double ttft_scale, study_shift *out, int64_t *trials, int64_t *turns,
+                               apmw_error *err)
+{
+    apmw_trial_config trial = study_trial_config(config, row->deployment);
+    trial.time_scale = time_scale;
+    apmw_trial_book *book = apmw_trial_book_create(&trial);
+    if (book == NULL) {
+        return apmw_error_set(err, APMW_E_NOMEM, "out of memory");
+    }
+    apmw_capacity capacity;
+    const int64_t start = row->capacity.agents * 3 / 4 > 0 ? row->capacity.agents * 3 / 4 : 1;
+    const apmw_status status = apmw_capacity_search(book, tier, start, VARIED, ttft_scale, &capacity, err);
+    *trials += (int64_t)apmw_trial_book_count(book);
+    for (size_t i = 0; i < apmw_trial_book_count(book); i++) {
+        *turns += apmw_trial_book_at(book, i)->n_turns;
+    }
+    if (status == APMW_OK) {
+        /* No agent at all counts as a quarter of one: the interval then reaches down to about zero. */
+        const double agents = capacity.agents > 0 ? (double)capacity.agents : 0.25;
+        const double watts = capacity.agents > 0 ? capacity.at_pass.energy.mean_w : row->watts_per_accelerator;
+        out->ln_agents = log(agents / (double)row->capacity.agents);
+        out->ln_agents_per_w = out->ln_agents - log(watts / row->watts_per_accelerator);
+    }
+    apmw_trial_book_free(book);
+    return status;
+}
+
+static apmw_status vary_sample(const apmw_study_config *config, const study_candidate *candidate,
+                               const apmw_study_row *row, size_t tier, study_variation variation, study_shift *out,
+                               int64_t *trials, int64_t *turns, apmw_error *err)
+{
+    apmw_trial_config trial = study_trial_config(config, row->deployment);
+    trial.n_agents = row->capacity.agents;
+    trial.give_up_tier = -1;
+    apmw_trace sample = {0};
+    if (variation >= STUDY_TRACE_1) {
+        const apmw_status status = resampled(config->trace, config->scenario->seed + (uint64_t)variation, &sample, err);
+        if (status != APMW_OK) {
+            return status;
+        }
+        trial.trace = &sample;
+    } else {
+        trial.seed = apmw_rng_key(config->scenario->seed, "other seed", (uint64_t)variation, 0);
+    }
+    apmw_trial_result result;
+    const apmw_status status = apmw_trial_run(&trial, &result, err);
+    free(sample.items);
+    if (status != APMW_OK) {
+        return status;
+    }
+    *trials += 1;
+    *turns += result.n_turns;
+    const double here = result.verdict[tier].margin;
+    const double point = row->capacity.at_pass.verdict[tier].margin;
+    if (here > 0.0 && point > 0.0 && isfinite(here) && isfinite(point)) {
+        out->ln_agents = -log(here / point) / slope(candidate->book, tier, row->capacity.agents);
+        out->ln_agents_per_w = out->ln_agents + per_w(row->capacity.agents, &result) -
+                               per_w(row->capacity.agents, &row->capacity.at_pass);
+    } else {
+        out->ln_agents = out->ln_agents_per_w = (double)NAN;
+    }
+    return APMW_OK;
+}
+
+apmw_status study_vary(const apmw_study_config *config, const study_candidate *candidate, size_t tier,
+                       const apmw_study_row *row, study_variation variation, study_shift *out, int64_t *trials,
+                       int64_t *turns, apmw_error *err)
+{
+    const double time = Z90 * row->deployment->overhead.ln_sd_time;
+    const double ttft = Z90 * row->deployment->overhead.ln_sd_ttft;
+    switch (variation) {
+    case STUDY_SLOWER:
+        return vary_search(config, row, tier, exp(time), 1.0, out, trials, turns, err);
+    case STUDY_FASTER:
+        return vary_search(config, row, tier, exp(-time), 1.0, out, trials, turns, err);
+    case STUDY_TTFT_LONGER:
+        return vary_search(config, row, tier, 1.0, exp(ttft), out, trials, turns, err);
+    case STUDY_TTFT_SHORTER:
+        return vary_search(config, row, tier, 1.0, exp(-ttft), out, trials, turns, err);
+    default:
+        return vary_sample(config, candidate, row, tier, variation, out, trials, turns, err);
+    }
+}
+
+/* A part from the two ends of one cause: each side as far as either end reaches to it. */
+static apmw_interval_part two_ends(const char *name, double a, double b)
+{
+    apmw_interval_part part = {.lower = fmax(0.0, -fmin(a, b)), .upper = fmax(0.0, fmax(a, b))};
+    for (size_t i = 0; name[i] != '\0' && i + 1 < sizeof part.name; i++) {
+        part.name[i] = name[i];
+    }
+    return part;
+}
+
+/* A symmetric part from the spread of repetitions around the point, which is itself one of them. */
+static apmw_interval_part spread_of(const char *name, const study_shift *shifts, int n, double (*value)(study_shift))
+{
+    double sum = 0.0, squares = 0.0, count = 1.0;
+    for (int i = 0; i < n; i++) {
+        const double v = value(shifts[i]);
+        if (!isnan(v)) {
+            sum += v;
+            squares += v * v;
+            count += 1.0;
+        }
+    }
+    const double variance = count > 1.0 ? (squares - sum * sum / count) / (count - 1.0) : 0.0;
+    const double half = Z90 * sqrt(fmax(0.0, variance));
+    return two_ends(name, -half, half);
+}
+
+static double agents_of(study_shift shift)
+{
+    return shift.ln_agents;
+}
+
+static double agents_per_w_of(study_shift shift)
+{
+    return shift.ln_agents_per_w;
+}
+
+void study_join(const study_shift *shifts, apmw_study_row *row)
+{
+    double (*const values[2])(study_shift) = {agents_of, agents_per_w_of};
+    for (int k = 0; k < 2; k++) {
+        double (*value)(study_shift) = values[k];
+        apmw_interval_part parts[APMW_INTERVAL_PARTS];
+        int n = 0;
+        parts[n++] = two_ends("step time", value(shifts[STUDY_SLOWER]), value(shifts[STUDY_FASTER]));
+        parts[n++] = two_ends("ttft", value(shifts[STUDY_TTFT_LONGER]), value(shifts[STUDY_TTFT_SHORTER]));
+        parts[n++] = spread_of("seed", &shifts[STUDY_SEED_1], STUDY_SEED_4 - STUDY_SEED_1 + 1, value);
+        parts[n++] = spread_of("trace", &shifts[STUDY_TRACE_1], STUDY_TRACE_6 - STUDY_TRACE_1 + 1, value);
+        if (k == 1) {
+            const apmw_power_params *p = &row->deployment->power;
+            const double sd = Z90 * sqrt(p->sd_config * p->sd_config + p->sd_platform * p->sd_platform);
+            /* No accelerator draws more than its limit for long. */
+            const double most = log(p->tdp_w / row->watts_per_accelerator);
+            parts[n++] = two_ends("power", -fmin(sd, fmax(0.0, most)), sd);
+        }
+        apmw_interval_combine(k == 0 ? (double)row->capacity.agents : row->agents_per_mw, parts, n,
+                              k == 0 ? &row->agents90 : &row->mw90);
+    }
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef APMW_STUDY_PRIVATE_H
+#define APMW_STUDY_PRIVATE_H
+#include "apmw/experiment.h"
+
+/* One deployment that is searched, with its trials. */
+typedef struct study_candidate {
+    apmw_deployment deployment; /* owned */
+    size_t platform;            /* index in the config's platforms: candidates of one are compared */
+    apmw_trial_book *book;
+    apmw_capacity capacity[APMW_MAX_TIERS];
+    bool contender[APMW_MAX_TIERS]; /* to be refined */
+} study_candidate;
+
+/* What varies in one more run for an interval. */
+typedef enum study_variation {
+    STUDY_SLOWER, STUDY_FASTER, /* all steps, by 1.645 sd of the fit */
+    STUDY_TTFT_LONGER, STUDY_TTFT_SHORTER,
+    STUDY_SEED_1, STUDY_SEED_2, STUDY_SEED_3, STUDY_SEED_4,
+    STUDY_TRACE_1, STUDY_TRACE_2, STUDY_TRACE_3, STUDY_TRACE_4, STUDY_TRACE_5, STUDY_TRACE_6,
+    STUDY_VARIATIONS
+} study_variation;
+
+/* Result of a variation: capacity and agents per W of an accelerator, in ln relative to the point; NaN = none. */
+typedef struct study_shift {
+    double ln_agents, ln_agents_per_w;
+} study_shift;
+
+/* Runs one variation of `row` (whose deployment and capacity stand). Thread-safe: it owns all it changes. */
+apmw_status study_vary(const apmw_study_config *config, const study_candidate *candidate, size_t tier,
+                       const apmw_study_row *row, study_variation variation, study_shift *out, int64_t *trials,
+                       int64_t *turns, apmw_error *err);
+/* Joins the shifts of all variations to the row's two intervals. */
+void study_join(const study_shift *shifts, apmw_study_row *row);
+apmw_trial_config study_trial_config(const apmw_study_config *config, const apmw_deployment *deployment);
+
+#endif
