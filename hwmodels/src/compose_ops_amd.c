@@ -151,7 +151,20 @@ apmw_status compose_ops_amd(const compose_context *ctx, compose_ops *ops, apmw_e
         double n, k;
     } gemm[6] = {{0, 0}};
     int count = 0;
-    if (m->kv_lora > 0) {
+    if (m->csa_layers > 0) {
+        /* DeepSeek-V4: query and key-value projections, grouped output projection. The compressors, the indexer and the
+         * hyper-connections have no measured row on this part and are left out. */
+        gemm[count].n = m->q_lora;
+        gemm[count++].k = m->hidden;
+        gemm[count].n = m->head_dim * heads;
+        gemm[count++].k = m->q_lora;
+        gemm[count].n = m->head_dim;
+        gemm[count++].k = m->hidden;
+        gemm[count].n = m->o_groups * m->o_lora / t;
+        gemm[count++].k = m->heads * m->head_dim / m->o_groups;
+        gemm[count].n = m->hidden;
+        gemm[count++].k = m->o_groups * m->o_lora / t;
+    } else if (m->kv_lora > 0) {
         gemm[count++].n = m->q_lora + m->kv_lora + m->rope_dim;
         gemm[0].k = m->hidden;
         gemm[count].n = (m->nope + m->rope_dim) * heads;
