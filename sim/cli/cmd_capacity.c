@@ -213,7 +213,7 @@ static void write_trial(apmw_json_writer *w, const char *key, const apmw_trial_r
     for (int i = 0; i < config->tiers[k].n_criteria; i++) {
         const apmw_criterion *c = &config->tiers[k].criteria[i];
         char name[64];
-        snprintf(name, sizeof name, "p%g_%s", 100.0 * c->quantile, apmw_metric_name(c->metric));
+        snprintf(name, sizeof name, "p%g_%s", 100.0 * c->quantile, apmw_slo_metric_name(c->metric));
         apmw_json_double(w, name, v->value[i]);
     }
     apmw_json_string(w, "reasons", v->reasons);

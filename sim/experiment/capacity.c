@@ -108,7 +108,7 @@ static bool passes_scaled(const apmw_trial_book *book, const apmw_trial_result *
     bool met = true;
     for (int i = 0; i < book->config.tiers[tier].n_criteria; i++) {
         const apmw_criterion *c = &book->config.tiers[tier].criteria[i];
-        met = met && (c->metric == APMW_METRIC_TTFT ? v->value[i] * ttft_scale <= c->limit : v->value[i] >= c->limit);
+        met = met && (c->metric == APMW_SLO_TTFT ? v->value[i] * ttft_scale <= c->limit : v->value[i] >= c->limit);
     }
     return met;
 }
@@ -138,7 +138,7 @@ static void explain(const apmw_trial_book *book, size_t tier, apmw_capacity *out
     const apmw_trial_result *first = &book->items[0];
     bool speed = false, ttft = false;
     for (int i = 0; i < book->config.tiers[tier].n_criteria; i++) {
-        const bool time = book->config.tiers[tier].criteria[i].metric == APMW_METRIC_TTFT;
+        const bool time = book->config.tiers[tier].criteria[i].metric == APMW_SLO_TTFT;
         ttft = ttft || (time && !v->met[i]);
         speed = speed || (!time && !v->met[i]);
     }

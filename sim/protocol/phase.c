@@ -11,7 +11,7 @@
 
 /* What the verdict needs of a measured request. NaN: the request has no such value (one token: no speed). */
 typedef struct sample {
-    double value[3]; /* by apmw_metric */
+    double value[3]; /* by apmw_slo_metric */
 } sample;
 
 struct apmw_phase {
@@ -96,10 +96,10 @@ static void keep_sample(apmw_phase *p, const apmw_request_record *r)
         p->cap_samples = wanted;
     }
     sample *s = &p->samples[p->n_samples++];
-    s->value[APMW_METRIC_OUTPUT_SPEED] =
+    s->value[APMW_SLO_OUTPUT_SPEED] =
         r->n_out < 2 ? (double)NAN : (double)(r->n_out - 1) / apmw_time_to_s(r->last_token - r->first_token);
-    s->value[APMW_METRIC_TTFT] = apmw_time_to_s(r->first_token - r->submitted);
-    s->value[APMW_METRIC_E2E_SPEED] = (double)r->n_out / apmw_time_to_s(r->last_token - r->submitted);
+    s->value[APMW_SLO_TTFT] = apmw_time_to_s(r->first_token - r->submitted);
+    s->value[APMW_SLO_E2E_SPEED] = (double)r->n_out / apmw_time_to_s(r->last_token - r->submitted);
 }
 
 void apmw_phase_on_request(apmw_phase *phase, apmw_time now, const apmw_request_record *record)
@@ -255,7 +255,7 @@ apmw_status apmw_phase_verdict(apmw_phase *phase, const apmw_tier *tier, apmw_ve
         reason(out, "%.1f %% of requests failed", 100.0 * failed);
     }
     for (size_t i = 0; i < phase->n_samples; i++) {
-        out->n_one_token += isnan(phase->samples[i].value[APMW_METRIC_OUTPUT_SPEED]);
+        out->n_one_token += isnan(phase->samples[i].value[APMW_SLO_OUTPUT_SPEED]);
     }
     for (int i = 0; i < tier->n_criteria; i++) {
         const apmw_criterion *c = &tier->criteria[i];
@@ -265,14 +265,14 @@ apmw_status apmw_phase_verdict(apmw_phase *phase, const apmw_tier *tier, apmw_ve
             n += isnan(values[n]) ? 0 : 1;
         }
         const double value = finite_quantile(values, n, c->quantile);
-        const bool smaller = c->metric == APMW_METRIC_TTFT;
+        const bool smaller = c->metric == APMW_SLO_TTFT;
         const double margin = smaller ? c->limit / value : value / c->limit;
         out->value[i] = value;
         out->met[i] = smaller ? value <= c->limit : value >= c->limit;
         met = met && out->met[i];
         out->margin = isnan(margin) ? 0.0 : fmin(margin, out->margin);
         if (!out->met[i] && !isnan(value)) {
-            reason(out, "P%g %s = %.4g, limit %g", 100.0 * c->quantile, apmw_metric_name(c->metric), value, c->limit);
+            reason(out, "P%g %s = %.4g, limit %g", 100.0 * c->quantile, apmw_slo_metric_name(c->metric), value, c->limit);
         }
     }
     out->pass = out->valid && met;
@@ -287,7 +287,7 @@ bool apmw_phase_hopeless(const apmw_phase *phase, const apmw_tier *tier, int64_t
     }
     for (int i = 0; i < tier->n_criteria; i++) {
         const apmw_criterion *c = &tier->criteria[i];
-        const bool smaller = c->metric == APMW_METRIC_TTFT;
+        const bool smaller = c->metric == APMW_SLO_TTFT;
         size_t n = 0, missed = 0;
         for (size_t j = 0; j < phase->n_samples; j++) {
             const double v = phase->samples[j].value[c->metric];

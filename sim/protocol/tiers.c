@@ -8,13 +8,13 @@
 #include "apmw/text.h"
 
 static const char *const METRIC_NAMES[] = {
-    [APMW_METRIC_OUTPUT_SPEED] = "output_speed_tok_s",
-    [APMW_METRIC_TTFT] = "ttft_s",
-    [APMW_METRIC_E2E_SPEED] = "e2e_speed_tok_s",
+    [APMW_SLO_OUTPUT_SPEED] = "output_speed_tok_s",
+    [APMW_SLO_TTFT] = "ttft_s",
+    [APMW_SLO_E2E_SPEED] = "e2e_speed_tok_s",
 };
 enum { N_METRICS = sizeof METRIC_NAMES / sizeof METRIC_NAMES[0] };
 
-const char *apmw_metric_name(apmw_metric metric)
+const char *apmw_slo_metric_name(apmw_slo_metric metric)
 {
     return METRIC_NAMES[metric];
 }
@@ -49,10 +49,10 @@ static apmw_status read_criterion(const apmw_json_cur *item, apmw_criterion *out
         return apmw_json_error(item, err, APMW_E_DATA, "unknown metric \"%s\"; nearest: %s", name,
                                near == NULL ? "none" : near);
     }
-    out->metric = (apmw_metric)metric;
+    out->metric = (apmw_slo_metric)metric;
     /* The side is written out so that a reader sees it, and checked against the metric. */
-    const char *side = out->metric == APMW_METRIC_TTFT ? "at_most" : "at_least";
-    const char *other = out->metric == APMW_METRIC_TTFT ? "at_least" : "at_most";
+    const char *side = out->metric == APMW_SLO_TTFT ? "at_most" : "at_least";
+    const char *other = out->metric == APMW_SLO_TTFT ? "at_least" : "at_most";
     if (apmw_json_has(item, other)) {
         return apmw_json_error(item, err, APMW_E_DATA, "%s takes %s, not %s", name, side, other);
     }
@@ -270,11 +270,11 @@ void apmw_tier_text(const apmw_tier *tier, apmw_buf *out)
 {
     for (int i = 0; i < tier->n_criteria; i++) {
         const apmw_criterion *c = &tier->criteria[i];
-        const char *name = c->metric == APMW_METRIC_TTFT           ? "TTFT"
-                           : c->metric == APMW_METRIC_OUTPUT_SPEED ? "output speed"
+        const char *name = c->metric == APMW_SLO_TTFT           ? "TTFT"
+                           : c->metric == APMW_SLO_OUTPUT_SPEED ? "output speed"
                                                                    : "end-to-end speed";
         apmw_buf_printf(out, "%sP%g %s %s %g %s", i > 0 ? " and " : "", 100.0 * c->quantile, name,
-                        c->metric == APMW_METRIC_TTFT ? "<=" : ">=", c->limit,
-                        c->metric == APMW_METRIC_TTFT ? "s" : "tok/s");
+                        c->metric == APMW_SLO_TTFT ? "<=" : ">=", c->limit,
+                        c->metric == APMW_SLO_TTFT ? "s" : "tok/s");
     }
 }

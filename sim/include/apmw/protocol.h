@@ -11,14 +11,14 @@
 #include "apmw/records.h"
 #include "apmw/status.h"
 
-typedef enum apmw_metric {
-    APMW_METRIC_OUTPUT_SPEED, /* tokens/s after the first token, larger is better */
-    APMW_METRIC_TTFT,         /* s, smaller is better */
-    APMW_METRIC_E2E_SPEED     /* n_out / (last token - submission), tokens/s, larger is better */
-} apmw_metric;
+typedef enum apmw_slo_metric {
+    APMW_SLO_OUTPUT_SPEED, /* tokens/s after the first token, larger is better */
+    APMW_SLO_TTFT,         /* s, smaller is better */
+    APMW_SLO_E2E_SPEED     /* n_out / (last token - submission), tokens/s, larger is better */
+} apmw_slo_metric;
 enum { APMW_CRITERIA = 4 };
 typedef struct apmw_criterion {
-    apmw_metric metric;
+    apmw_slo_metric metric;
     double quantile; /* 0.25 = P25 */
     double limit;    /* at least (speeds) or at most (times) */
 } apmw_criterion;
@@ -60,7 +60,7 @@ apmw_status apmw_tier_book_tier(const apmw_tier_book *book, const char *model, c
 int apmw_tier_book_count(const apmw_tier_book *book, const char *model, const char *version);
 /* "P25 output speed >= 20 tok/s and P95 TTFT <= 10 s", appended. */
 void apmw_tier_text(const apmw_tier *tier, apmw_buf *out);
-const char *apmw_metric_name(apmw_metric metric);
+const char *apmw_slo_metric_name(apmw_slo_metric metric);
 
 typedef enum apmw_phase_state {
     APMW_PHASE_SPAWN,   /* not all agents have sent their first request */
