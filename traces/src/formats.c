@@ -160,6 +160,14 @@ static apmw_status sniff(const char *path, const apmw_tr_format **out, apmw_erro
     return sniff_text(path, out, err);
 }
 
+apmw_status apmw_trace_sniff(const char *path, const char **format, apmw_error *err)
+{
+    const apmw_tr_format *found = NULL;
+    apmw_status status = sniff(path, &found, err);
+    *format = status == APMW_OK ? found->about.name : NULL;
+    return status;
+}
+
 /* ---- loading --------------------------------------------------------------------------------------------
  */
 

@@ -68,6 +68,8 @@ typedef struct apmw_trace_format {
 } apmw_trace_format;
 const apmw_trace_format *const *apmw_trace_formats(size_t *n);
 apmw_status apmw_trace_load(const char *path, const char *format, apmw_trace *out, apmw_error *err);
+/* Name of the format that a file's content shows; the string is static. */
+apmw_status apmw_trace_sniff(const char *path, const char **format, apmw_error *err);
 /* By the name's ending: .jsonl, .jsonl.zst, .h5. */
 apmw_status apmw_trace_save(const apmw_trace *trace, const char *path, apmw_error *err);
 
@@ -80,6 +82,19 @@ const apmw_synth *apmw_synth_list(size_t *n);
 apmw_status apmw_synth_describe(const char *name, apmw_buf *out, apmw_error *err);
 apmw_status apmw_synth_run(const char *name, size_t n_trajectories, uint64_t seed, const char *const *overrides,
                            size_t n_overrides, apmw_trace *out, apmw_error *err);
+
+/* Part of a trace: trajectories [first, last), cut, then sampled. Zero fields do nothing (last 0 = to the end). */
+typedef struct apmw_trace_part {
+    size_t first, last;
+    int64_t max_turns;   /* cut each trajectory before main-line turn max_turns + 1 */
+    int64_t max_context; /* cut each before its first turn with n_in + n_out above this; none left: dropped */
+    size_t sample;       /* that many of what is left, drawn without replacement, in their order */
+    uint64_t seed;       /* of the sample */
+} apmw_trace_part;
+/* Lanes whose joining turn was cut off become background lanes, those without turns vanish. Keeping fewer
+ * trajectories than `sample` asks for, or none, is APMW_E_USAGE. */
+apmw_status apmw_trace_slice(const apmw_trace *trace, const apmw_trace_part *part, apmw_trace *out,
+                             apmw_error *err);
 
 typedef struct apmw_dist {
     double n, mean, p5, p10, p25, p50, p75, p90, p95, p99, min, max;
