@@ -8,6 +8,7 @@
 
 #include "apmw/hwmodel.h"
 #include "apmw/text.h"
+#include "topk_correction.h"
 
 static const char *const engines[] = {"sglang", "trtllm", "vllm", "nccl", "aiter"};
 static const char suffix[] = ".csv.zst";
@@ -159,6 +160,8 @@ apmw_status apmw_hwmodel_from_evidence(const char *evidence_dir, const char *pla
         if (strcmp(borrowed[i].platform, platform) == 0)
             status = add_folder(model, evidence_dir, borrowed[i].from, borrowed[i].engine, borrowed[i].op, manifest, err);
     }
+    if (status == APMW_OK)
+        status = apmw_topk_correct(model, err);
     apmw_csv_free(manifest);
     if (status != APMW_OK) {
         apmw_hwmodel_free(model);
