@@ -23,16 +23,19 @@ static apmw_status validate(const apmw_engine_config *c, apmw_error *err)
     if (c->block_tokens < 1 || c->kv_blocks < 1)
         return refuse(err, "block_tokens and kv_blocks must be at least 1: is there room for KV at all?");
     if (c->max_prefill_tokens < 0 || c->max_model_len < 0 || c->reserve_output_tokens < 0)
-        return refuse(err, "max_prefill_tokens, max_model_len and reserve_output_tokens must not be negative");
+        return refuse(err,
+                      "max_prefill_tokens, max_model_len and reserve_output_tokens must not be negative");
     if (c->recv_interval < 0 || c->recv_interval > 1000)
         return refuse(err, "recv_interval must lie in 0..1000 (a prefill step counts 1000)");
     if (c->batch_wait_tokens < 0 || c->batch_wait_iters < 0 || c->adp_wait_iters < 0)
         return refuse(err, "waiting limits must not be negative");
-    if (c->request_overhead_ns < 0 || !(c->frontend_ns_per_token >= 0.0) || !isfinite(c->frontend_ns_per_token))
+    if (c->request_overhead_ns < 0 || !(c->frontend_ns_per_token >= 0.0) ||
+        !isfinite(c->frontend_ns_per_token))
         return refuse(err, "request_overhead_ns and frontend_ns_per_token must be finite and not negative");
     if (c->draft_tokens < 0 || c->draft_tokens > 1000)
         return refuse(err, "draft_tokens must lie in 0..1000");
-    if (c->draft_tokens > 0 && !(c->acceptance_length >= 1.0 && c->acceptance_length <= 1.0 + c->draft_tokens))
+    if (c->draft_tokens > 0 &&
+        !(c->acceptance_length >= 1.0 && c->acceptance_length <= 1.0 + c->draft_tokens))
         return refuse(err, "acceptance_length must lie in 1..1 + draft_tokens");
     if (c->batching != APMW_BATCHING_SGLANG && c->max_num_batched_tokens < 1 + c->draft_tokens)
         return refuse(err, "max_num_batched_tokens must hold one decoding sequence (1 + draft_tokens)");
@@ -44,9 +47,10 @@ static apmw_status validate(const apmw_engine_config *c, apmw_error *err)
     return APMW_OK;
 }
 
-/* Variance of the tokens that a step emits when each of the k draft tokens is accepted with the same probability
- * a as long as all before it were: P(accepted >= i) = a^i, so the mean is 1 + a + ... + a^k (Leviathan, Kalman,
- * Matias, arXiv:2211.17192, eq. 1) and E[accepted^2] = sum of (2i - 1) a^i. a is found by bisection. */
+/* Variance of the tokens that a step emits when each of the k draft tokens is accepted with the same
+ * probability a as long as all before it were: P(accepted >= i) = a^i, so the mean is 1 + a + ... + a^k
+ * (Leviathan, Kalman, Matias, arXiv:2211.17192, eq. 1) and E[accepted^2] = sum of (2i - 1) a^i. a is found by
+ * bisection. */
 static double acceptance_variance(int draft_tokens, double mean)
 {
     double low = 0.0, high = 1.0;
@@ -177,8 +181,8 @@ static int64_t whole_life_blocks(const apmw_engine *engine, int64_t n_prompt, in
     return apmw_engine_blocks(engine, n_prompt) + apmw_engine_blocks(engine, n_out - 1);
 }
 
-/* A request that no state of the engine could ever serve. The check of the output length stands for the server's
- * own limit on it: a request that outgrows the pool or the model would be cut or fail. */
+/* A request that no state of the engine could ever serve. The check of the output length stands for the
+ * server's own limit on it: a request that outgrows the pool or the model would be cut or fail. */
 static bool can_never_run(const apmw_engine *engine, apmw_seq *seq)
 {
     const apmw_engine_config *c = &engine->config;

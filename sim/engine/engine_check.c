@@ -6,8 +6,8 @@ static apmw_status broken(const apmw_engine *engine, int rank, const char *what,
                           apmw_error *err)
 {
     return apmw_error_set(err, APMW_E_INTERNAL, "engine %d rank %d at %lld ns: %s: %lld, expected %lld",
-                          (int)engine->index, rank, (long long)apmw_des_now(engine->des), what, (long long)have,
-                          (long long)want);
+                          (int)engine->index, rank, (long long)apmw_des_now(engine->des), what,
+                          (long long)have, (long long)want);
 }
 
 typedef struct sums {
@@ -45,7 +45,8 @@ static apmw_status check_rank(const apmw_engine *engine, const apmw_fast *fast, 
     int64_t n_partial = 0, chunk_tokens = 0;
     for (const apmw_seq *seq = rank->running.head; seq; seq = seq->next) {
         if (seq->next && seq->next->order <= seq->order)
-            return broken(engine, index, "order of admission", (int64_t)seq->order, (int64_t)seq->next->order, err);
+            return broken(engine, index, "order of admission", (int64_t)seq->order, (int64_t)seq->next->order,
+                          err);
         if (!seq->lease.active)
             return broken(engine, index, "running sequences without a lease", 1, 0, err);
         s.reserved_blocks += seq->promised_blocks;
@@ -66,8 +67,8 @@ static apmw_status check_rank(const apmw_engine *engine, const apmw_fast *fast, 
         fresh.ahead = 0;
         s.lease_blocks += apmw_rank_demand(engine, &fresh, rank->ahead);
     }
-#define SAME(what, have, want)                                                                                  \
-    if ((have) != (want))                                                                                       \
+#define SAME(what, have, want)                                                                               \
+    if ((have) != (want))                                                                                    \
     return broken(engine, index, what, (have), (want), err)
     SAME("decoding sequences", rank->n_decode, s.n_decode);
     SAME("tokens a step (fixed point)", rank->rate, s.rate);
@@ -84,14 +85,16 @@ static apmw_status check_rank(const apmw_engine *engine, const apmw_fast *fast, 
     /* L6: blocks are held once although several leases may pin them, and only by running sequences. */
     apmw_kv_stats stats;
     apmw_prefix_cache_stats(rank->cache, &stats);
-    if (stats.held_blocks > rank->lease_blocks + s.duplicates || (rank->lease_blocks > 0 && stats.held_blocks == 0))
+    if (stats.held_blocks > rank->lease_blocks + s.duplicates ||
+        (rank->lease_blocks > 0 && stats.held_blocks == 0))
         return broken(engine, index, "L6: held blocks against blocks of running sequences", stats.held_blocks,
                       rank->lease_blocks, err);
     /* L8 */
     const int64_t tokens = rank->chunk_tokens + (rank->decodes ? rank->n_decode * engine->tokens_per_seq : 0);
     if (engine->stepping && engine->config.batching != APMW_BATCHING_SGLANG &&
         tokens > engine->config.max_num_batched_tokens)
-        return broken(engine, index, "L8: tokens in the pass", tokens, engine->config.max_num_batched_tokens, err);
+        return broken(engine, index, "L8: tokens in the pass", tokens, engine->config.max_num_batched_tokens,
+                      err);
     if (engine->stepping && rank->chunk_tokens > engine->config.max_num_batched_tokens)
         return broken(engine, index, "L8: tokens of the chunks", rank->chunk_tokens,
                       engine->config.max_num_batched_tokens, err);

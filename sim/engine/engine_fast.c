@@ -54,5 +54,5 @@ static apmw_status open_mode(apmw_engine *engine, apmw_error *err)
     return ok ? APMW_OK : apmw_error_set(err, APMW_E_NOMEM, "engine %d: out of memory", (int)engine->index);
 }
 
-const apmw_engine_mode apmw_engine_fast = {open_mode, close_mode, apmw_fast_arrive, apmw_fast_settle, apmw_fast_check,
-                                           each};
+const apmw_engine_mode apmw_engine_fast = {open_mode,        close_mode,      apmw_fast_arrive,
+                                           apmw_fast_settle, apmw_fast_check, each};

@@ -52,7 +52,7 @@ typedef struct apmw_rank {
     apmw_seq_list unreceived; /* SGLang: arrived, not yet looked at */
     apmw_seq_list waiting;    /* first come first served; preempted ones return to its head */
     apmw_seq_list running;    /* in order of admission */
-    apmw_seq *partial;        /* admitted, prompt not complete after the last step: at most one, the last admitted */
+    apmw_seq *partial; /* admitted, prompt not complete after the last step: at most one, the last admitted */
 
     /* The decoding sequences as sums. */
     int64_t n_decode;
@@ -63,12 +63,12 @@ typedef struct apmw_rank {
     apmw_seq_heap ends, caps;
 
     /* KV blocks of the growing contexts. Without drafts sequence i takes a block in the step that begins at
-     * progress p when its context is a multiple of the block size, that is when p mod block size = a constant of
-     * the sequence: crossing[] counts them. With drafts contexts grow by fractions, and blocks are counted for the
-     * rank: ceil(sum of growth / block size). */
+     * progress p when its context is a multiple of the block size, that is when p mod block size = a constant
+     * of the sequence: crossing[] counts them. With drafts contexts grow by fractions, and blocks are counted
+     * for the rank: ceil(sum of growth / block size). */
     int64_t *crossing;
     int64_t grown, grown_blocks;
-    int64_t ahead; /* steps of the running stretch whose blocks are taken */
+    int64_t ahead;                         /* steps of the running stretch whose blocks are taken */
     int64_t lease_blocks, reserved_blocks; /* of running sequences: pinned + taken, and promised */
 
     /* The step that is planned or runs. */
@@ -77,8 +77,8 @@ typedef struct apmw_rank {
     apmw_seq **chunk_seqs;
     size_t n_chunks, chunk_capacity;
     int64_t chunk_tokens;
-    int64_t candidates;        /* TRT-LLM: prompts that could start now but are held back */
-    int64_t candidate_blocks;  /* blocks that they would take or pin */
+    int64_t candidates;       /* TRT-LLM: prompts that could start now but are held back */
+    int64_t candidate_blocks; /* blocks that they would take or pin */
 
     int64_t recv_count; /* SGLang */
 } apmw_rank;
@@ -88,7 +88,7 @@ typedef struct apmw_fast {
     apmw_rank *ranks;
     bool planning; /* an event to plan is queued */
     apmw_event_handle step_end;
-    bool idle;     /* no step ended at this instant */
+    bool idle;       /* no step ended at this instant */
     int64_t n_steps; /* of the running stretch, or of the last one */
     bool mixed;      /* it has chunks: one step */
     double carry_ns; /* engine->carry_ns when it began */
@@ -107,7 +107,8 @@ typedef struct apmw_fast {
 /* Blocks that decode steps [ahead, n_steps) of the stretch will take. */
 int64_t apmw_rank_demand(const apmw_engine *engine, const apmw_rank *rank, int64_t n_steps);
 /* The largest n <= limit whose demand is at most `blocks`. */
-int64_t apmw_rank_steps_within(const apmw_engine *engine, const apmw_rank *rank, int64_t blocks, int64_t limit);
+int64_t apmw_rank_steps_within(const apmw_engine *engine, const apmw_rank *rank, int64_t blocks,
+                               int64_t limit);
 /* Takes the blocks of all steps before n_steps. */
 void apmw_rank_take_to(apmw_engine *engine, apmw_rank *rank, int64_t n_steps);
 void apmw_rank_join(apmw_engine *engine, apmw_rank *rank, apmw_seq *seq);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Sequences ordered by (progress, order of admission), with removal of any of them: the next completion and the
- * next breakpoint of a batch. */
+/* Sequences ordered by (progress, order of admission), with removal of any of them: the next completion and
+ * the next breakpoint of a batch. */
 #ifndef APMW_ENGINE_HEAP_H
 #define APMW_ENGINE_HEAP_H
 #include "engine_internal.h"
@@ -10,7 +10,7 @@ typedef struct apmw_seq_heap {
         int64_t progress;
         uint64_t order;
         apmw_seq *seq;
-    } *entries;
+    } * entries;
     uint32_t n, capacity;
     int which; /* index in apmw_seq.slot */
 } apmw_seq_heap;

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Shared by the two modes of the engine. The common part (engine.c, engine_seq.c) owns requests, records and books;
- * a mode owns queues, batch and steps. */
+/* Shared by the two modes of the engine. The common part (engine.c, engine_seq.c) owns requests, records and
+ * books; a mode owns queues, batch and steps. */
 #ifndef APMW_ENGINE_INTERNAL_H
 #define APMW_ENGINE_INTERNAL_H
 #include "apmw/engine.h"
 
-/* Contexts and growth are fixed point with this many fraction bits: a drafting sequence grows by a fraction of a
- * token more or less a step, and integer sums do not depend on the order of adding, so that both modes agree. */
+/* Contexts and growth are fixed point with this many fraction bits: a drafting sequence grows by a fraction
+ * of a token more or less a step, and integer sums do not depend on the order of adding, so that both modes
+ * agree. */
 enum { APMW_FIX_SHIFT = 20 };
 #define APMW_FIX_ONE ((int64_t)1 << APMW_FIX_SHIFT)
 
@@ -15,15 +16,15 @@ typedef struct apmw_seq apmw_seq;
 struct apmw_seq {
     apmw_engine *engine;
     apmw_request *request;
-    apmw_seq *prev, *next; /* in one queue at a time */
-    int32_t rank;          /* -1 until chosen */
-    bool scheduled;        /* its cache query has been counted */
-    uint64_t order;        /* of its latest admission, over the whole engine */
-    int64_t produced;      /* tokens emitted, up to date at admission, preemption and the end */
-    int64_t total;         /* tokens that its prefill computes or matches: prompt + produced */
-    int64_t done;          /* of these, in KV */
-    int64_t computed;      /* tokens in KV when it was preempted */
-    int64_t booked;        /* tokens that the load books count for it */
+    apmw_seq *prev, *next;   /* in one queue at a time */
+    int32_t rank;            /* -1 until chosen */
+    bool scheduled;          /* its cache query has been counted */
+    uint64_t order;          /* of its latest admission, over the whole engine */
+    int64_t produced;        /* tokens emitted, up to date at admission, preemption and the end */
+    int64_t total;           /* tokens that its prefill computes or matches: prompt + produced */
+    int64_t done;            /* of these, in KV */
+    int64_t computed;        /* tokens in KV when it was preempted */
+    int64_t booked;          /* tokens that the load books count for it */
     int64_t reserved_blocks; /* TRT-LLM: for prompt and declared output, 0 = no reservation */
     int64_t promised_blocks; /* what its admission counted on, if it has a reservation */
     apmw_kv_lease lease;
@@ -69,13 +70,13 @@ struct apmw_engine {
     double acceptance_variance;
     apmw_time frontend_free;
     uint64_t next_order;
-    apmw_time busy;  /* of ended steps */
-    uint64_t steps;  /* ended */
+    apmw_time busy; /* of ended steps */
+    uint64_t steps; /* ended */
     bool stepping;
     apmw_time step_begin;
-    double carry_ns; /* exact end of the last step minus its end in whole ns; 0 after idling */
+    double carry_ns;    /* exact end of the last step minus its end in whole ns; 0 after idling */
     int64_t emit_carry; /* fraction of a token emitted and not yet reported */
-    apmw_seq *coming; /* on their way through the front end */
+    apmw_seq *coming;   /* on their way through the front end */
     apmw_seq *spare;
     apmw_error fault; /* status != APMW_OK: the engine stands still */
 };
@@ -91,7 +92,8 @@ int64_t apmw_seq_lookup_tokens(const apmw_seq *seq);
 int64_t apmw_seq_wanted_blocks(const apmw_engine *engine, const apmw_seq *seq);
 /* The final chunk has been computed: one token is emitted. True if that was the last one. */
 bool apmw_seq_emit_first(apmw_engine *engine, apmw_seq *seq, apmw_time now);
-/* What the chunks have computed so far becomes findable, generated tokens only where the stream keeps them. */
+/* What the chunks have computed so far becomes findable, generated tokens only where the stream keeps them.
+ */
 void apmw_seq_commit(apmw_engine *engine, apmw_seq *seq);
 /* Draws n_steps, n_tokens and rate for what is left of the output. */
 void apmw_seq_begin_decode(apmw_engine *engine, apmw_seq *seq);
@@ -99,11 +101,13 @@ void apmw_seq_begin_decode(apmw_engine *engine, apmw_seq *seq);
 int64_t apmw_seq_emitted(const apmw_seq *seq, int64_t steps);
 /* Ends the lease with kv_tokens in KV; lease.taken_blocks must be complete. */
 void apmw_seq_release(apmw_engine *engine, apmw_seq *seq, int64_t kv_tokens);
-/* Books and fields of a preempted sequence: `steps` decode steps made (0 in prefill). Returns tokens in KV. */
+/* Books and fields of a preempted sequence: `steps` decode steps made (0 in prefill). Returns tokens in KV.
+ */
 int64_t apmw_seq_preempt(apmw_engine *engine, apmw_seq *seq, int64_t steps);
 /* Terminal: stamps, probes, on_done; the sequence is gone. */
 void apmw_seq_finish(apmw_engine *engine, apmw_seq *seq, apmw_request_state state, apmw_time now);
-/* Gives back a sequence that is in no queue, without a word to anybody: memory is short or the engine goes. */
+/* Gives back a sequence that is in no queue, without a word to anybody: memory is short or the engine goes.
+ */
 void apmw_seq_drop(apmw_engine *engine, apmw_seq *seq);
 void apmw_engine_emit_step(apmw_engine *engine, const apmw_step_record *record);
 /* Whole tokens emitted by n steps of decoding at a summed rate, with the fraction carried on. */

@@ -45,9 +45,10 @@ static apmw_step_load load_now(apmw_engine *engine)
     for (int64_t i = 0; i < p->n_pieces; i++) {
         const apmw_seq *seq = p->pieces[i].seq;
         if (seq->rank == busiest)
-            p->chunks[load.n_chunks++] = (apmw_chunk){.new_tokens = p->pieces[i].tokens,
-                                                      .past_tokens = seq->done,
-                                                      .is_last = seq->done + p->pieces[i].tokens == seq->total};
+            p->chunks[load.n_chunks++] =
+                (apmw_chunk){.new_tokens = p->pieces[i].tokens,
+                             .past_tokens = seq->done,
+                             .is_last = seq->done + p->pieces[i].tokens == seq->total};
     }
     load.chunks = p->chunks;
     return load;
@@ -85,17 +86,17 @@ static void on_plan(apmw_des *des, void *subject, uint64_t argument)
     apmw_time ns = llround(p->time_ns);
     if (ns < 1)
         ns = 1;
-    p->record = (apmw_step_record){.engine = engine->index,
-                                   .begin = engine->step_begin,
-                                   .end = engine->step_begin + ns,
-                                   .n_steps = 1,
-                                   .n_seqs = load.total_seqs,
-                                   .prefill_tokens =
-                                       load.total_tokens - load.total_seqs * engine->tokens_per_seq,
-                                   .kernel_s = work.kernel_s,
-                                   .flops = work.flops,
-                                   .bytes = work.bytes,
-                                   .outside_steps = work.outside};
+    p->record =
+        (apmw_step_record){.engine = engine->index,
+                           .begin = engine->step_begin,
+                           .end = engine->step_begin + ns,
+                           .n_steps = 1,
+                           .n_seqs = load.total_seqs,
+                           .prefill_tokens = load.total_tokens - load.total_seqs * engine->tokens_per_seq,
+                           .kernel_s = work.kernel_s,
+                           .flops = work.flops,
+                           .bytes = work.bytes,
+                           .outside_steps = work.outside};
     for (int rank = 0; rank < engine->config.n_ranks; rank++)
         p->record.n_waiting += p->ranks[rank].waiting.n + p->ranks[rank].unreceived.n;
     apmw_des_schedule(des, p->record.end, APMW_EVENT_STEP_END, on_step_end, engine, 0);
@@ -186,7 +187,8 @@ static apmw_status check(const apmw_engine *engine, apmw_error *err)
     for (int i = 0; i < engine->config.n_ranks; i++)
         held += p->ranks[i].waiting.n + p->ranks[i].unreceived.n;
     if (held > 0 && !engine->stepping && !p->planning)
-        return apmw_error_set(err, APMW_E_INTERNAL, "engine %d: L9: %lld requests held by an engine that stands still",
+        return apmw_error_set(err, APMW_E_INTERNAL,
+                              "engine %d: L9: %lld requests held by an engine that stands still",
                               (int)engine->index, (long long)held);
     return APMW_OK;
 }

@@ -73,7 +73,8 @@ static int64_t step_blocks(const apmw_engine *engine, int rank)
     int64_t blocks = 0;
     for (int64_t i = 0; i < p->running.n; i++) {
         const apmw_seq *seq = p->running.v[i];
-        blocks += seq->rank == rank && apmw_plain_decoding(seq) && tokens_in_kv(seq) % engine->config.block_tokens == 0;
+        blocks += seq->rank == rank && apmw_plain_decoding(seq) &&
+                  tokens_in_kv(seq) % engine->config.block_tokens == 0;
     }
     return blocks;
 }
@@ -101,8 +102,8 @@ static void preempt_last(apmw_engine *engine, int rank)
     const apmw_request_record record = seq->request->record;
     const int64_t steps = apmw_plain_decoding(seq) ? seq->join : 0;
     /* The lease ends with what decoding has written; the state changes after that. */
-    const int64_t kv_tokens = record.state == APMW_REQUEST_DECODE ? seq->total + apmw_seq_emitted(seq, steps)
-                                                                  : seq->done;
+    const int64_t kv_tokens =
+        record.state == APMW_REQUEST_DECODE ? seq->total + apmw_seq_emitted(seq, steps) : seq->done;
     apmw_plain_leave(engine, seq, kv_tokens);
     apmw_seq_preempt(engine, seq, steps);
     apmw_plain_insert(engine, &p->ranks[rank].waiting, 0, seq);
@@ -126,7 +127,8 @@ static void decode_step(apmw_engine *engine, int rank)
     }
     for (int64_t i = 0; i < p->running.n; i++) {
         apmw_seq *seq = p->running.v[i];
-        if (seq->rank == rank && apmw_plain_decoding(seq) && tokens_in_kv(seq) % engine->config.block_tokens == 0)
+        if (seq->rank == rank && apmw_plain_decoding(seq) &&
+            tokens_in_kv(seq) % engine->config.block_tokens == 0)
             APMW_CHECK(apmw_prefix_cache_take(engine->caches[rank], &seq->lease, 1));
     }
 }
@@ -144,14 +146,16 @@ static int64_t budget(const apmw_engine *engine, int rank)
 {
     const plain *p = engine->state;
     const int64_t decode = p->ranks[rank].decodes ? count(engine, rank, true) : 0;
-    return engine->config.max_num_batched_tokens - decode * engine->tokens_per_seq - piece_tokens(engine, rank);
+    return engine->config.max_num_batched_tokens - decode * engine->tokens_per_seq -
+           piece_tokens(engine, rank);
 }
 
 /* Computes `tokens` more of the prompt in this step; if the blocks are not there the sequence gives way. */
 static void prefill(apmw_engine *engine, apmw_seq *seq, int64_t tokens)
 {
     plain *p = engine->state;
-    const int64_t blocks = apmw_engine_blocks(engine, seq->done + tokens) - apmw_engine_blocks(engine, seq->done);
+    const int64_t blocks =
+        apmw_engine_blocks(engine, seq->done + tokens) - apmw_engine_blocks(engine, seq->done);
     if (!apmw_prefix_cache_take(engine->caches[seq->rank], &seq->lease, blocks)) {
         preempt_last(engine, seq->rank);
         return;
@@ -273,7 +277,8 @@ static void plan_sglang(apmw_engine *engine, int rank)
     while (!p->ranks[rank].preempted && !prompt_open(engine, rank) && waiting->n > 0 &&
            count(engine, rank, false) < engine->seq_limit) {
         int64_t blocks;
-        const int64_t used = piece_tokens(engine, rank), tokens = startable(engine, waiting->v[0], 0, &blocks);
+        const int64_t used = piece_tokens(engine, rank),
+                      tokens = startable(engine, waiting->v[0], 0, &blocks);
         if (used >= chunk || used >= limit || tokens == 0 || (used > 0 && used + tokens > limit))
             break;
         start(engine, waiting->v[0], tokens < chunk - used ? tokens : chunk - used);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* What the next step does: the rules of the three schedulers. Each rank plans for itself; only the waiting rules of
- * TensorRT-LLM look at all ranks. */
+/* What the next step does: the rules of the three schedulers. Each rank plans for itself; only the waiting
+ * rules of TensorRT-LLM look at all ranks. */
 #include <stdlib.h>
 #include "engine_fast.h"
 
@@ -54,8 +54,8 @@ static bool add_chunk(apmw_engine *engine, apmw_rank *rank, apmw_seq *seq, int64
         rank->lease_blocks += blocks;
     }
     rank->chunk_seqs[rank->n_chunks] = seq;
-    rank->chunks[rank->n_chunks++] =
-        (apmw_chunk){.new_tokens = tokens, .past_tokens = seq->done, .is_last = seq->done + tokens == seq->total};
+    rank->chunks[rank->n_chunks++] = (apmw_chunk){
+        .new_tokens = tokens, .past_tokens = seq->done, .is_last = seq->done + tokens == seq->total};
     rank->chunk_tokens += tokens;
     return true;
 }
@@ -89,8 +89,7 @@ static void preempt_last(apmw_engine *engine, apmw_rank *rank)
 /* Decoding sequences take one step; the last admitted ones give way until its blocks fit. */
 static void plan_decodes(apmw_engine *engine, apmw_rank *rank)
 {
-    while (rank->n_decode > 0 &&
-           apmw_rank_demand(engine, rank, 1) > apmw_prefix_cache_available(rank->cache))
+    while (rank->n_decode > 0 && apmw_rank_demand(engine, rank, 1) > apmw_prefix_cache_available(rank->cache))
         preempt_last(engine, rank);
     rank->decodes = rank->n_decode > 0;
     apmw_rank_take_to(engine, rank, 1);
@@ -102,8 +101,8 @@ static int64_t budget_left(const apmw_engine *engine, const apmw_rank *rank)
     return engine->config.max_num_batched_tokens - decode - rank->chunk_tokens;
 }
 
-/* The sequence that stands between two chunks goes on with what the budget leaves. It is the last admitted, so when
- * blocks run out it is the one that gives way. */
+/* The sequence that stands between two chunks goes on with what the budget leaves. It is the last admitted,
+ * so when blocks run out it is the one that gives way. */
 static void plan_partial(apmw_engine *engine, apmw_rank *rank)
 {
     apmw_seq *seq = rank->partial;
@@ -124,8 +123,8 @@ static void plan_partial(apmw_engine *engine, apmw_rank *rank)
         rank->partial = NULL;
 }
 
-/* TensorRT-LLM without chunking starts a prompt only whole. What a preempted sequence recomputes may exceed any
- * budget; it is cut, since otherwise it could never go on. */
+/* TensorRT-LLM without chunking starts a prompt only whole. What a preempted sequence recomputes may exceed
+ * any budget; it is cut, since otherwise it could never go on. */
 static bool starts_whole(const apmw_engine *engine, int64_t new_tokens)
 {
     return engine->config.batching == APMW_BATCHING_TRTLLM && !engine->config.chunked_prefill &&
@@ -154,10 +153,10 @@ static void admit_beside_decodes(apmw_engine *engine, apmw_rank *rank)
     }
 }
 
-/* SGLang: a prefill batch, if there is anything to prefill; else a decode step. The chunk size bounds the tokens
- * of the batch (its last prompt is cut there); max_prefill_tokens bounds them too, but the first prompt always
- * goes. The server estimates memory by a ratio of the output caps; here a prompt is admitted when it and the blocks
- * of one decode step fit. */
+/* SGLang: a prefill batch, if there is anything to prefill; else a decode step. The chunk size bounds the
+ * tokens of the batch (its last prompt is cut there); max_prefill_tokens bounds them too, but the first
+ * prompt always goes. The server estimates memory by a ratio of the output caps; here a prompt is admitted
+ * when it and the blocks of one decode step fit. */
 static void plan_sglang(apmw_engine *engine, apmw_rank *rank)
 {
     int64_t chunk_left = engine->config.max_num_batched_tokens;
@@ -168,7 +167,8 @@ static void plan_sglang(apmw_engine *engine, apmw_rank *rank)
         if (tokens > chunk_left)
             tokens = chunk_left;
         const int64_t held = seq->lease.pinned_blocks + seq->lease.taken_blocks;
-        if (apmw_engine_blocks(engine, seq->done + tokens) - held > apmw_prefix_cache_available(rank->cache)) {
+        if (apmw_engine_blocks(engine, seq->done + tokens) - held >
+            apmw_prefix_cache_available(rank->cache)) {
             preempt_last(engine, rank);
         } else {
             if (!add_chunk(engine, rank, seq, tokens))
@@ -198,8 +198,8 @@ static void plan_sglang(apmw_engine *engine, apmw_rank *rank)
         plan_decodes(engine, rank);
 }
 
-/* SGLang looks for new requests when a counter reaches the interval: a decode step adds 1, any other step 1000
- * (SchedulerRecvSkipper). An idle rank looks at once. */
+/* SGLang looks for new requests when a counter reaches the interval: a decode step adds 1, any other step
+ * 1000 (SchedulerRecvSkipper). An idle rank looks at once. */
 static void receive(apmw_engine *engine, apmw_fast *fast, apmw_rank *rank)
 {
     const int64_t interval = engine->config.recv_interval;
@@ -237,8 +237,8 @@ static int64_t count_candidates(apmw_engine *engine, apmw_rank *rank)
     return prompt_tokens;
 }
 
-/* TensorRT-LLM, without attention-DP (_waiting_requests of the PyTorch executor): beside running decodes, prompts
- * wait until the tokens of the iteration reach the limit or enough iterations have waited. */
+/* TensorRT-LLM, without attention-DP (_waiting_requests of the PyTorch executor): beside running decodes,
+ * prompts wait until the tokens of the iteration reach the limit or enough iterations have waited. */
 static bool holds_for_tokens(apmw_engine *engine, apmw_fast *fast)
 {
     const apmw_engine_config *c = &engine->config;
@@ -258,8 +258,9 @@ static bool holds_for_tokens(apmw_engine *engine, apmw_fast *fast)
     return false;
 }
 
-/* TensorRT-LLM, attention-DP balance (_balance_adp_requests): while all ranks decode, prompts wait until all have
- * one. The count of waiting iterations runs on, and starts again at the limit, whether or not a prompt waits. */
+/* TensorRT-LLM, attention-DP balance (_balance_adp_requests): while all ranks decode, prompts wait until all
+ * have one. The count of waiting iterations runs on, and starts again at the limit, whether or not a prompt
+ * waits. */
 static bool holds_for_ranks(apmw_engine *engine, apmw_fast *fast)
 {
     const apmw_engine_config *c = &engine->config;
@@ -303,8 +304,8 @@ static bool plan_once(apmw_engine *engine, apmw_fast *fast)
         }
     }
     fast->batch_holds = fast->adp_counts = false;
-    if (batching == APMW_BATCHING_VLLM ||
-        (batching == APMW_BATCHING_TRTLLM && !holds_for_tokens(engine, fast) && !holds_for_ranks(engine, fast)))
+    if (batching == APMW_BATCHING_VLLM || (batching == APMW_BATCHING_TRTLLM &&
+                                           !holds_for_tokens(engine, fast) && !holds_for_ranks(engine, fast)))
         for (int i = 0; i < engine->config.n_ranks; i++) {
             fast->ranks[i].candidates = 0;
             admit_beside_decodes(engine, &fast->ranks[i]);

@@ -23,7 +23,8 @@ int64_t apmw_rank_demand(const apmw_engine *engine, const apmw_rank *rank, int64
     return demand;
 }
 
-int64_t apmw_rank_steps_within(const apmw_engine *engine, const apmw_rank *rank, int64_t blocks, int64_t limit)
+int64_t apmw_rank_steps_within(const apmw_engine *engine, const apmw_rank *rank, int64_t blocks,
+                               int64_t limit)
 {
     const int64_t size = engine->config.block_tokens;
     if (rank->n_decode == 0 || limit <= rank->ahead || apmw_rank_demand(engine, rank, limit) <= blocks)

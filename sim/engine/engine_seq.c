@@ -16,9 +16,9 @@ int64_t apmw_engine_blocks(const apmw_engine *engine, int64_t tokens)
     return tokens / size + (tokens % size != 0);
 }
 
-/* Generated tokens of a stream that keeps them can be matched again. Otherwise the positions after the prompt may
- * belong to other content, so only the prompt is looked up: one token more than the prompt asks the cache for
- * all of its whole blocks, since a resumed sequence has a later token to compute anyway. */
+/* Generated tokens of a stream that keeps them can be matched again. Otherwise the positions after the prompt
+ * may belong to other content, so only the prompt is looked up: one token more than the prompt asks the cache
+ * for all of its whole blocks, since a resumed sequence has a later token to compute anyway. */
 int64_t apmw_seq_lookup_tokens(const apmw_seq *seq)
 {
     const apmw_request *request = seq->request;
@@ -75,10 +75,11 @@ void apmw_seq_commit(apmw_engine *engine, apmw_seq *seq)
     apmw_prefix_cache_commit(engine->caches[seq->rank], &seq->lease, tokens);
 }
 
-/* Steps that emit `tokens` tokens in all, when a step emits `mean` on average with this variance. By the central
- * limit of a renewal process the count has mean tokens / mean and variance tokens * variance / mean^3 (W. Feller,
- * An Introduction to Probability Theory and Its Applications II, XI.5). The deviation is cut symmetrically at the
- * bounds, and rounding is random, so that the mean is exact where the bounds allow it. */
+/* Steps that emit `tokens` tokens in all, when a step emits `mean` on average with this variance. By the
+ * central limit of a renewal process the count has mean tokens / mean and variance tokens * variance / mean^3
+ * (W. Feller, An Introduction to Probability Theory and Its Applications II, XI.5). The deviation is cut
+ * symmetrically at the bounds, and rounding is random, so that the mean is exact where the bounds allow it.
+ */
 static int64_t draw_steps(const apmw_engine *engine, const apmw_request_record *record, int64_t tokens)
 {
     const double mean = engine->config.acceptance_length;
@@ -86,7 +87,8 @@ static int64_t draw_steps(const apmw_engine *engine, const apmw_request_record *
     const double centre = (double)tokens / mean;
     if (centre <= (double)low)
         return low;
-    apmw_rng rng = apmw_rng_make(engine->config.seed, "acceptance", record->id, (uint64_t)record->n_preemptions);
+    apmw_rng rng =
+        apmw_rng_make(engine->config.seed, "acceptance", record->id, (uint64_t)record->n_preemptions);
     double room = centre - (double)low;
     if ((double)tokens - centre < room)
         room = (double)tokens - centre;

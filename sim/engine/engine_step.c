@@ -82,12 +82,12 @@ static void limit_steps(apmw_engine *engine, apmw_fast *fast)
             continue;
         int64_t blocks = apmw_prefix_cache_available(rank->cache);
         if (rank->candidates > 0) {
-            /* What is held back must still be able to start, with the same hits, in every step of the stretch. */
+            /* What is held back must still be able to start, with the same hits, in every step of the
+             * stretch. */
             apmw_kv_stats stats;
             apmw_prefix_cache_stats(rank->cache, &stats);
-            const int64_t promised = rank->reserved_blocks > rank->lease_blocks
-                                         ? rank->reserved_blocks - rank->lease_blocks
-                                         : 0;
+            const int64_t promised =
+                rank->reserved_blocks > rank->lease_blocks ? rank->reserved_blocks - rank->lease_blocks : 0;
             blocks = min64(stats.free_blocks, blocks - promised - rank->candidate_blocks);
             if (blocks < 0)
                 blocks = 0;
@@ -158,8 +158,8 @@ static void wake(apmw_engine *engine)
     apmw_des_schedule(engine->des, apmw_des_now(engine->des), APMW_EVENT_ENGINE, on_plan, engine, 0);
 }
 
-/* The first step of the stretch that ends at `when` or later: the number of steps that have begun before `when`.
- * Step times change slowly, so proportional guesses are close; a bracket keeps the search safe. */
+/* The first step of the stretch that ends at `when` or later: the number of steps that have begun before
+ * `when`. Step times change slowly, so proportional guesses are close; a bracket keeps the search safe. */
 static int64_t begun_before(apmw_engine *engine, const apmw_fast *fast, apmw_time when)
 {
     int64_t low = 0, high = fast->n_steps; /* end(low) < when <= end(high) */
@@ -185,12 +185,14 @@ static int64_t begun_before(apmw_engine *engine, const apmw_fast *fast, apmw_tim
     return high;
 }
 
-/* An arrival at a rank while a stretch runs: it ends at the first step boundary at which the arrival counts. */
+/* An arrival at a rank while a stretch runs: it ends at the first step boundary at which the arrival counts.
+ */
 static void cut_stretch(apmw_engine *engine, apmw_fast *fast, const apmw_rank *rank)
 {
     const apmw_engine_config *c = &engine->config;
     const bool counted = c->batching == APMW_BATCHING_SGLANG && c->recv_interval > 1;
-    const bool gathers = c->batching == APMW_BATCHING_TRTLLM && (c->batch_wait_iters > 0 || c->adp_wait_iters > 0);
+    const bool gathers =
+        c->batching == APMW_BATCHING_TRTLLM && (c->batch_wait_iters > 0 || c->adp_wait_iters > 0);
     if (!engine->stepping || fast->n_steps == 1)
         return;
     /* Behind others that wait, or with no place to run, nothing changes before a completion. */
@@ -344,7 +346,8 @@ void apmw_fast_settle(const apmw_engine *engine)
     apmw_fast *fast = engine->state;
     if (!engine->stepping || fast->n_steps == 1)
         return;
-    /* The pools change, not what they mean: blocks of steps that have begun are taken now instead of at the end. */
+    /* The pools change, not what they mean: blocks of steps that have begun are taken now instead of at the
+     * end. */
     apmw_engine *owner = fast->engine;
     const int64_t n = begun_before(owner, fast, apmw_des_now(engine->des));
     for (int i = 0; i < engine->config.n_ranks; i++)

@@ -65,7 +65,8 @@ static double seconds(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static void run(const char *name, apmw_batching batching, int n_agents, int64_t turns, int draft_tokens, bool plain)
+static void run(const char *name, apmw_batching batching, int n_agents, int64_t turns, int draft_tokens,
+                bool plain)
 {
     const apmw_linear_cost numbers = {.fixed_s = 0.008,
                                       .per_token_s = 20e-6,
@@ -109,10 +110,11 @@ static void run(const char *name, apmw_batching batching, int n_agents, int64_t 
     const double begin = seconds();
     apmw_des_run(b->des, APMW_TIME_NEVER);
     const double took = seconds() - begin;
-    printf("%-16s %5d agents %8lld turns %10.0f turns/s %8.1f steps/turn %6.1f events/turn %9.0fx real time\n", name,
-           n_agents, (long long)b->ended, (double)b->ended / took,
-           (double)apmw_engine_steps(b->engine) / (double)b->ended,
-           (double)apmw_des_handled(b->des) / (double)b->ended, apmw_time_to_s(apmw_des_now(b->des)) / took);
+    printf(
+        "%-16s %5d agents %8lld turns %10.0f turns/s %8.1f steps/turn %6.1f events/turn %9.0fx real time\n",
+        name, n_agents, (long long)b->ended, (double)b->ended / took,
+        (double)apmw_engine_steps(b->engine) / (double)b->ended,
+        (double)apmw_des_handled(b->des) / (double)b->ended, apmw_time_to_s(apmw_des_now(b->des)) / took);
     apmw_engine_free(b->engine);
     apmw_streams_free(b->streams);
     apmw_des_free(b->des);

@@ -45,7 +45,8 @@ static inline void rig_on_step(void *self, const apmw_step_record *record)
 /* Cost of fixed + per token seconds, on one uncapped attention kind. */
 static inline apmw_linear_cost rig_cost(double fixed_s, double per_token_s)
 {
-    apmw_linear_cost cost = {.fixed_s = fixed_s, .per_token_s = per_token_s, .n_kinds = 1, .n_accelerators = 1};
+    apmw_linear_cost cost = {
+        .fixed_s = fixed_s, .per_token_s = per_token_s, .n_kinds = 1, .n_accelerators = 1};
     for (int k = 0; k < APMW_KV_KINDS; k++)
         cost.kv_cap[k] = INT64_MAX;
     return cost;

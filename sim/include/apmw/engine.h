@@ -1,14 +1,20 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* A serving engine: one scheduler, one KV pool a rank, and a step loop on a group of accelerators. With attention
- * data parallelism the ranks step in lock-step, each with its own batch and KV.
+/* A serving engine: one scheduler, one KV pool a rank, and a step loop on a group of accelerators. With
+ * attention data parallelism the ranks step in lock-step, each with its own batch and KV.
  *
  * Cost of simulation: nothing per step loops over the batch. Completions are ordered by a progress counter
  * (decode steps since the engine started) in a heap; the batch keeps running sums (sequences, effective KV by
- * attention kind); KV growth is counted by residue class of the context modulo the block size; and between two
- * changes of the batch one event ends a stretch of steps whose times are summed in closed form. The plain mode
- * (apmw_engine_config.plain) does one step at a time with loops over the batch: it is the oracle.
+ * attention kind); KV growth is counted by residue class of the context modulo the block size; and between
+ * two changes of the batch one event ends a stretch of steps whose times are summed in closed form. The plain
+ * mode (apmw_engine_config.plain) does one step at a time with loops over the batch: it is the oracle.
  *
- * Policies never see a request's true output length. */
+ * KV of drafting sequences grows by fractions of a token a step, each at the mean rate of its own drawn
+ * length; their blocks are counted for the whole rank. Ranks decide for themselves whether they prefill or
+ * decode, and end their steps together. A server that divides a token budget among its ranks (SGLang with
+ * attention-DP) is given the divided budget.
+ *
+ * Policies never see a request's true output length, with one exception: a request that cannot end inside the
+ * pool or the context limit is rejected when it reaches the scheduler. */
 #ifndef APMW_ENGINE_H
 #define APMW_ENGINE_H
 #include <stdbool.h>
@@ -28,24 +34,28 @@ typedef enum apmw_batching {
 } apmw_batching;
 
 typedef struct apmw_engine_config {
-    const apmw_step_cost *cost;    /* borrowed */
-    const apmw_streams *streams;   /* borrowed */
+    const apmw_step_cost *cost;  /* borrowed */
+    const apmw_streams *streams; /* borrowed */
     apmw_batching batching;
-    int n_ranks;                   /* attention-DP ranks, >= 1 */
-    int64_t max_num_seqs;          /* a rank: running sequences */
-    int64_t max_num_batched_tokens;/* a rank: tokens in a pass (vLLM), of a chunk (SGLang), of an iteration (TRT) */
-    int64_t max_prefill_tokens;    /* SGLang: sum of new tokens of a prefill batch; 0 = max_num_batched_tokens */
-    bool chunked_prefill;          /* TRT-LLM: false = a prompt is scheduled whole */
-    int64_t max_model_len;         /* prompt + output; longer requests are rejected; 0 = no limit */
+    int n_ranks;                    /* attention-DP ranks, >= 1 */
+    int64_t max_num_seqs;           /* a rank: running sequences */
+    int64_t max_num_batched_tokens; /* a rank: tokens in a pass (vLLM), of a chunk (SGLang), of an iteration
+                                       (TRT) */
+    int64_t max_prefill_tokens; /* SGLang: sum of new tokens of a prefill batch; 0 = max_num_batched_tokens */
+    bool chunked_prefill;       /* TRT-LLM: false = a prompt is scheduled whole */
+    int64_t max_model_len;      /* prompt + output; longer requests are rejected; 0 = no limit */
     int64_t block_tokens;
-    int64_t kv_blocks;             /* a rank */
+    int64_t kv_blocks; /* a rank */
     bool prefix_caching;
     /* SGLang: steps between looks for new requests; 0 or 1 = every step (a prefill step resets to "look"). */
     int recv_interval;
-    /* TRT-LLM: prompts wait until this many tokens have gathered or so many iterations have passed; 0 = off. */
+    /* TRT-LLM: prompts wait until this many tokens have gathered or so many iterations have passed; 0 = off.
+     */
     int64_t batch_wait_tokens;
     int batch_wait_iters;
-    /* Attention-DP: prompts wait until every rank can get one, at most so many iterations; 0 = off. */
+    /* TRT-LLM with attention-DP: while all ranks decode, prompts wait until every rank can get one, at most
+     * so many iterations; 0 = off. The count of iterations runs on whether or not a prompt waits, so one that
+     * comes alone waits half the limit on average. */
     int adp_wait_iters;
     /* Request handling outside the step loop: fixed latency before a request is seen by the scheduler, and a
      * serial front end (tokenizer and API server: one request after another). */
@@ -57,19 +67,20 @@ typedef struct apmw_engine_config {
     double acceptance_length;
     uint64_t seed;
     bool plain; /* the step-by-step oracle */
-    /* TRT-LLM (GUARANTEED_NO_EVICT): output tokens for which KV is reserved at admission when the request declares
-     * no max_tokens; 0 = no reservation (then KV may run out, and the last admitted sequence is preempted). */
+    /* TRT-LLM (GUARANTEED_NO_EVICT): output tokens for which KV is reserved at admission when the request
+     * declares no max_tokens; 0 = no reservation (then KV may run out, and the last admitted sequence is
+     * preempted). */
     int64_t reserve_output_tokens;
 } apmw_engine_config;
 
 typedef struct apmw_request apmw_request;
 struct apmw_request {
-    apmw_request_record record; /* id, agent, trajectory, play, turn, n_prompt, n_out, last_of_trajectory by the
-                                   load driver; the rest by router and engine */
+    apmw_request_record record; /* id, agent, trajectory, play, turn, n_prompt, n_out, last_of_trajectory by
+                                   the load driver; the rest by router and engine */
     apmw_stream stream;         /* content of the prompt: positions [0, n_prompt) of this stream */
     bool output_kept;           /* generated tokens continue the stream (a later prompt may hit them) */
     int rank_hint;              /* router's choice of rank, -1 = engine chooses (fewest tokens held) */
-    int64_t max_tokens;         /* output cap that the client declares; policies may see it; 0 = none declared */
+    int64_t max_tokens; /* output cap that the client declares; policies may see it; 0 = none declared */
     /* called once, in a terminal state, at the client's time of the last token */
     void (*on_done)(apmw_request *request, void *self, apmw_time now);
     void *self;
@@ -86,8 +97,8 @@ void apmw_engine_free(apmw_engine *engine);
  * on_done. record.submitted is set to now. */
 void apmw_engine_submit(apmw_engine *engine, apmw_request *request);
 /* Router's view: requests submitted and not ended, and the sum of their prompt tokens (with the tokens that a
- * preempted one had produced); rank -1 = whole engine. A rank counts a request from the moment its rank is known:
- * at submission with a rank hint, else when it reaches the scheduler. */
+ * preempted one had produced); rank -1 = whole engine. A rank counts a request from the moment its rank is
+ * known: at submission with a rank hint, else when it reaches the scheduler. */
 int64_t apmw_engine_load(const apmw_engine *engine, int rank);
 int64_t apmw_engine_tokens(const apmw_engine *engine, int rank);
 int64_t apmw_engine_match(const apmw_engine *engine, int rank, apmw_stream stream, int64_t n_prompt);
@@ -98,6 +109,8 @@ void apmw_engine_kv_stats(const apmw_engine *engine, int rank, apmw_kv_stats *ou
 apmw_time apmw_engine_busy(const apmw_engine *engine);
 uint64_t apmw_engine_steps(const apmw_engine *engine);
 /* Invariants (laws L6, L8, L9). */
+/* Also reports what has stopped the engine: APMW_E_NOMEM, or APMW_E_INTERNAL for a cost that gave no positive
+ * time. The clock is then stopped; requests in flight never end. */
 apmw_status apmw_engine_check(const apmw_engine *engine, apmw_error *err);
 
 #endif

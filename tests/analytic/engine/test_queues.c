@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Queueing theory: M/D/1 waiting times, Little's law, a machine shared by a fixed population, and the mean number of
- * steps under speculation. */
+/* Queueing theory: M/D/1 waiting times, Little's law, a machine shared by a fixed population, and the mean
+ * number of steps under speculation. */
 #include "engine_rig.h"
 #include <math.h>
 #include "apmw/rng.h"
@@ -10,7 +10,7 @@ enum { SERVICE_NS = 10000000 };
 
 typedef struct flow {
     apmw_time last;
-    double area;  /* integral of requests in flight */
+    double area; /* integral of requests in flight */
     int64_t in_flight;
     double residence;
 } flow;
@@ -35,8 +35,8 @@ static void flow_request(void *self, apmw_time now, const apmw_request_record *r
 }
 
 /* One server of constant service time D, Poisson arrivals at load rho: the mean wait is rho D / (2 (1 - rho))
- * (Pollaczek-Khinchine; L. Kleinrock, Queueing Systems I, 5.6). An arrival waits for the end of the running step, and
- * the server takes one prompt a step. */
+ * (Pollaczek-Khinchine; L. Kleinrock, Queueing Systems I, 5.6). An arrival waits for the end of the running
+ * step, and the server takes one prompt a step. */
 static void waits_of_one_server_follow_pollaczek_khinchine(void **state)
 {
     (void)state;
@@ -87,8 +87,8 @@ static void integral_of_requests_in_flight_is_the_sum_of_residences(void **state
         assert_ok(apmw_engine_create(rig->des, &config, 0, probes, 2, &rig->engine, &err), &err);
         apmw_rng rng = apmw_rng_make(4, "little", 0, 0);
         for (int i = 0; i < 500; i++)
-            rig_add(rig, apmw_time_from_s(100.0 * apmw_rng_uniform(&rng)), 1 + (int64_t)apmw_rng_below(&rng, 300),
-                    1 + (int64_t)apmw_rng_below(&rng, 300));
+            rig_add(rig, apmw_time_from_s(100.0 * apmw_rng_uniform(&rng)),
+                    1 + (int64_t)apmw_rng_below(&rng, 300), 1 + (int64_t)apmw_rng_below(&rng, 300));
         rig_run(rig);
         assert_int_equal(f.in_flight, 0);
         assert_true(f.residence > 0.0);
@@ -105,8 +105,9 @@ static void again(apmw_request *request, void *self, apmw_time now)
         apmw_engine_submit(rig->engine, request);
 }
 
-/* 64 slots that ask again at once, out tokens each, steps of one cost F + s a sequence: when prompts are free, slots
- * emit one token a step, so the rate of tokens is 64 / (F + 64 s) but for the steps that also carry prompts. */
+/* 64 slots that ask again at once, out tokens each, steps of one cost F + s a sequence: when prompts are
+ * free, slots emit one token a step, so the rate of tokens is 64 / (F + 64 s) but for the steps that also
+ * carry prompts. */
 static void a_fixed_population_emits_one_token_a_slot_and_step(void **state)
 {
     (void)state;
@@ -134,7 +135,8 @@ static void a_fixed_population_emits_one_token_a_slot_and_step(void **state)
     rig_close(rig);
 }
 
-/* The mean number of decode steps is (n_out - 1) / acceptance, within its bounds; one step a token without drafts. */
+/* The mean number of decode steps is (n_out - 1) / acceptance, within its bounds; one step a token without
+ * drafts. */
 static void speculation_takes_the_accepted_length_on_average(void **state)
 {
     (void)state;

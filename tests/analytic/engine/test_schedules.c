@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Schedules worked out by hand, in both modes: a step costs 10 ms + 10 us a token unless said otherwise, so a step of
- * T tokens lasts 10 + T / 100 ms. Times are in units of 10 us: a step of T tokens lasts 1000 + T. */
+/* Schedules worked out by hand, in both modes: a step costs 10 ms + 10 us a token unless said otherwise, so a
+ * step of T tokens lasts 10 + T / 100 ms. Times are in units of 10 us: a step of T tokens lasts 1000 + T. */
 #include "engine_rig.h"
 
 static const apmw_time unit = 10000;
@@ -12,11 +12,11 @@ static engine_rig *open_rig(apmw_engine_config config, bool plain)
     return rig_open(&cost, config);
 }
 
-#define assert_time(actual, units)                                                                              \
-    do {                                                                                                        \
-        const apmw_time off = (actual) - (units) * unit;                                                        \
-        if (off < -1 || off > 1)                                                                                \
-            fail_msg("%s is %lld ns, expected %lld", #actual, (long long)(actual), (long long)(units) * unit);  \
+#define assert_time(actual, units)                                                                           \
+    do {                                                                                                     \
+        const apmw_time off = (actual) - (units)*unit;                                                       \
+        if (off < -1 || off > 1)                                                                             \
+            fail_msg("%s is %lld ns, expected %lld", #actual, (long long)(actual), (long long)(units)*unit); \
     } while (0)
 
 static void vllm_fills_chunks_beside_decodes(bool plain)
@@ -102,7 +102,8 @@ static void sglang_looks_after_the_receive_interval(bool plain)
     const apmw_request *b = rig_add(rig, 1200 * unit, 10, 1);
     const apmw_request *c = rig_add(rig, 6500 * unit, 10, 1);
     rig_run(rig);
-    /* a at once, since the engine idles; its prefill ends at 1010, and the count starts anew. Decodes of 1001. */
+    /* a at once, since the engine idles; its prefill ends at 1010, and the count starts anew. Decodes of
+     * 1001. */
     assert_time(a->record.first_token, 1010);
     assert_time(b->record.admitted, 1010 + 5 * 1001);
     /* c arrives while b is prefilled: the look after a prefill comes at once. */
@@ -171,8 +172,8 @@ static void trtllm_waits_until_every_rank_gets_a_prompt(bool plain)
     const apmw_request *a = rig_add(rig, 0, 10, 40), *b = rig_add(rig, 0, 10, 40);
     const apmw_request *c = rig_add(rig, 500 * unit, 20, 2);
     rig_run(rig);
-    /* Both ranks get one at 0. Then the count of waiting iterations is 1, 2, 3 and 4 = release. A step costs the
-     * rank with most tokens: 10 for the prompts, 1 for decodes, 21 for c beside a decode. */
+    /* Both ranks get one at 0. Then the count of waiting iterations is 1, 2, 3 and 4 = release. A step costs
+     * the rank with most tokens: 10 for the prompts, 1 for decodes, 21 for c beside a decode. */
     assert_int_equal(a->record.rank, 0);
     assert_int_equal(b->record.rank, 1);
     assert_time(a->record.first_token, 1010);
@@ -233,10 +234,11 @@ static void preemption_gives_way_and_recomputes(bool plain)
     const apmw_request *a = rig_add(rig, 0, 20, 30), *b = rig_add(rig, 0, 20, 30);
     const apmw_request *c = rig_add(rig, 1000 * unit, 20, 1);
     rig_run(rig);
-    /* Prefill to 10 ms. Decode steps 1-10 fill both thirds of 3 blocks (contexts of 30) by 110 ms. Then two blocks
-     * are wanted and none is left: b gives way with 11 tokens produced and 30 in KV, and a goes on to its 29th
-     * step at 300 ms. b needs ceil(31 / 10) = 4 blocks and a holds at least 4 of 6 until then. It computes 31 tokens,
-     * 30 of them again, and its 12th token comes at 310 ms; 18 steps more. c waits behind b. */
+    /* Prefill to 10 ms. Decode steps 1-10 fill both thirds of 3 blocks (contexts of 30) by 110 ms. Then two
+     * blocks are wanted and none is left: b gives way with 11 tokens produced and 30 in KV, and a goes on to
+     * its 29th step at 300 ms. b needs ceil(31 / 10) = 4 blocks and a holds at least 4 of 6 until then. It
+     * computes 31 tokens, 30 of them again, and its 12th token comes at 310 ms; 18 steps more. c waits behind
+     * b. */
     assert_time(a->record.done, 30000);
     assert_int_equal(a->record.n_preemptions, 0);
     assert_int_equal(b->record.n_preemptions, 1);
@@ -249,8 +251,9 @@ static void preemption_gives_way_and_recomputes(bool plain)
     rig_close(rig);
 }
 
-/* The same pressure with a cache: what gave way finds its prompt again, to the last whole block, but not its output,
- * which is no content of the stream; the output's whole blocks stay in the pool until others need them. */
+/* The same pressure with a cache: what gave way finds its prompt again, to the last whole block, but not its
+ * output, which is no content of the stream; the output's whole blocks stay in the pool until others need
+ * them. */
 static void preemption_finds_its_prompt_again(bool plain)
 {
     apmw_engine_config config = rig_config();
@@ -268,8 +271,8 @@ static void preemption_finds_its_prompt_again(bool plain)
     assert_int_equal(b->record.n_recomputed, 10);
     apmw_kv_stats stats;
     apmw_engine_kv_stats(rig->engine, 0, &stats);
-    /* b pins the 2 blocks of its prompt and takes 2. Cached were these, 2 of a's prompt and one of each output;
-     * one block was free, so one of those four is evicted. */
+    /* b pins the 2 blocks of its prompt and takes 2. Cached were these, 2 of a's prompt and one of each
+     * output; one block was free, so one of those four is evicted. */
     assert_int_equal(stats.held_blocks, 4);
     assert_int_equal(stats.cached_blocks, 3);
     assert_int_equal(stats.free_blocks, 0);
@@ -308,7 +311,8 @@ static void fractions_of_a_nanosecond_add_up(bool plain)
     rig_run(rig);
     const apmw_time expected = 100000 * (apmw_time)10000000 + 40000;
     assert_in_range(a->record.done, expected - 1, expected + 1);
-    assert_in_range(b->record.done, 50001 * (apmw_time)10000000 + 20000 - 1, 50001 * (apmw_time)10000000 + 20000 + 1);
+    assert_in_range(b->record.done, 50001 * (apmw_time)10000000 + 20000 - 1,
+                    50001 * (apmw_time)10000000 + 20000 + 1);
     rig_close(rig);
 
     /* Nor from one stretch to the next. */
@@ -317,7 +321,8 @@ static void fractions_of_a_nanosecond_add_up(bool plain)
     for (int i = 0; i < 20000; i++)
         a = rig_add(rig, 0, 20, 1);
     rig_run(rig);
-    assert_in_range(a->record.done, 20000 * (apmw_time)10000000 + 8000 - 1, 20000 * (apmw_time)10000000 + 8000 + 1);
+    assert_in_range(a->record.done, 20000 * (apmw_time)10000000 + 8000 - 1,
+                    20000 * (apmw_time)10000000 + 8000 + 1);
     rig_close(rig);
 }
 
@@ -352,7 +357,8 @@ static void the_front_end_is_serial(bool plain)
     config.frontend_ns_per_token = 1e6; /* 1 ms a token = 100 units */
     config.request_overhead_ns = 50 * unit;
     engine_rig *rig = open_rig(config, plain);
-    const apmw_request *a = rig_add(rig, 0, 10, 1), *b = rig_add(rig, 0, 20, 1), *c = rig_add(rig, 9000 * unit, 1, 1);
+    const apmw_request *a = rig_add(rig, 0, 10, 1), *b = rig_add(rig, 0, 20, 1),
+                       *c = rig_add(rig, 9000 * unit, 1, 1);
     rig_run(rig);
     assert_time(a->record.admitted, 1050);
     assert_time(a->record.done, 1050 + 1010);
@@ -362,16 +368,16 @@ static void the_front_end_is_serial(bool plain)
     rig_close(rig);
 }
 
-#define BOTH(name)                                                                                              \
-    static void name##_fast(void **state)                                                                       \
-    {                                                                                                           \
-        (void)state;                                                                                            \
-        name(false);                                                                                            \
-    }                                                                                                           \
-    static void name##_plain(void **state)                                                                      \
-    {                                                                                                           \
-        (void)state;                                                                                            \
-        name(true);                                                                                             \
+#define BOTH(name)                                                                                           \
+    static void name##_fast(void **state)                                                                    \
+    {                                                                                                        \
+        (void)state;                                                                                         \
+        name(false);                                                                                         \
+    }                                                                                                        \
+    static void name##_plain(void **state)                                                                   \
+    {                                                                                                        \
+        (void)state;                                                                                         \
+        name(true);                                                                                          \
     }
 #define TESTS(name) cmocka_unit_test(name##_fast), cmocka_unit_test(name##_plain)
 BOTH(vllm_fills_chunks_beside_decodes)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* L12: policies see no true output length. Changing what one request will say changes nothing that happens before
- * the shorter version would have ended. */
+/* L12: policies see no true output length. Changing what one request will say changes nothing that happens
+ * before the shorter version would have ended. */
 #include "engine_rig.h"
 #include "apmw/rng.h"
 #include "test_support.h"
@@ -53,18 +53,21 @@ static void output_lengths_change_no_earlier_decision(void **state)
 {
     (void)state;
     int64_t compared = 0;
-    for_each_seed(seed, 400) {
+    for_each_seed(seed, 400)
+    {
         for (int plain = 0; plain < 2; plain++) {
             engine_rig *shorter = play(seed, plain, 0), *longer = play(seed, plain, 77);
             rig_run(shorter);
             rig_run(longer);
             const apmw_request_record *changed = &shorter->requests[CHANGED]->record;
             const apmw_time limit = changed->done;
-            /* Rejection for the true length stands for a limit of the server's own; not what this is about. */
+            /* Rejection for the true length stands for a limit of the server's own; not what this is about.
+             */
             if (changed->state == APMW_REQUEST_DONE &&
                 longer->requests[CHANGED]->record.state == APMW_REQUEST_DONE)
                 for (int i = 0; i < N; i++) {
-                    const apmw_request_record *a = &shorter->requests[i]->record, *b = &longer->requests[i]->record;
+                    const apmw_request_record *a = &shorter->requests[i]->record,
+                                              *b = &longer->requests[i]->record;
                     before(limit, a->admitted, b->admitted, seed, "admitted");
                     before(limit, a->first_token, b->first_token, seed, "first token");
                     if (i != CHANGED)

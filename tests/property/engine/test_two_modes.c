@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* L26: stretches in closed form and one step at a time give the same order, counts and hits, and times within a
- * microsecond, on random closed-loop conversations over every scheduler, with small pools, ranks and drafts. */
+/* L26: stretches in closed form and one step at a time give the same order, counts and hits, and times within
+ * a microsecond, on random closed-loop conversations over every scheduler, with small pools, ranks and
+ * drafts. */
 #include "engine_rig.h"
 #include <math.h>
 #include "apmw/rng.h"
@@ -104,7 +105,8 @@ static void on_done(apmw_request *request, void *self, apmw_time now)
                              : -d->c->mean_delay_s * log(draw(d->c, "delay", agent, turn));
     d->context[agent] = request->record.n_prompt + request->record.n_out;
     if (++d->turn[agent] < d->c->n_turns && request->record.state == APMW_REQUEST_DONE)
-        apmw_des_schedule(d->rig->des, now + apmw_time_from_s(delay), APMW_EVENT_CLIENT, begin_turn, d, agent);
+        apmw_des_schedule(d->rig->des, now + apmw_time_from_s(delay), APMW_EVENT_CLIENT, begin_turn, d,
+                          agent);
     rig_check(d->rig);
 }
 
@@ -120,8 +122,8 @@ static void begin_turn(apmw_des *des, void *subject, uint64_t agent)
     request->record.turn = (int32_t)turn;
     /* Other content after the last prompt unless the output is kept: the stream forks there. */
     if (!d->c->kept && turn > 0)
-        d->stream[agent] = apmw_streams_new(d->rig->streams, d->stream[agent],
-                                            d->of[agent][turn - 1]->record.n_prompt);
+        d->stream[agent] =
+            apmw_streams_new(d->rig->streams, d->stream[agent], d->of[agent][turn - 1]->record.n_prompt);
     request->stream = d->stream[agent];
     request->output_kept = d->c->kept;
     if (draw(d->c, "hint", agent, turn) < 0.5)
@@ -144,9 +146,10 @@ static void look(apmw_des *des, void *subject, uint64_t agent)
     apmw_kv_stats stats;
     const int rank = (int)agent % d->c->config.n_ranks;
     apmw_engine_kv_stats(d->rig->engine, rank, &stats);
-    d->looks[d->n_looks++] = apmw_engine_match(d->rig->engine, rank, d->stream[agent], d->context[agent] + 1) +
-                             1000000 * stats.cached_blocks + 1000003 * stats.held_blocks +
-                             17 * apmw_engine_load(d->rig->engine, rank) + apmw_engine_tokens(d->rig->engine, -1);
+    d->looks[d->n_looks++] =
+        apmw_engine_match(d->rig->engine, rank, d->stream[agent], d->context[agent] + 1) +
+        1000000 * stats.cached_blocks + 1000003 * stats.held_blocks +
+        17 * apmw_engine_load(d->rig->engine, rank) + apmw_engine_tokens(d->rig->engine, -1);
     rig_check(d->rig);
 }
 
@@ -166,19 +169,19 @@ static driver *run(const case_ *c, bool plain)
         apmw_des_schedule(d->rig->des, at, APMW_EVENT_CLIENT, begin_turn, d, i);
     }
     for (uint64_t i = 0; i < MAX_LOOKS; i++)
-        apmw_des_schedule(d->rig->des, apmw_time_from_s(8.0 * draw(c, "look", i, 0)), APMW_EVENT_CONTROL, look, d,
-                          i % (uint64_t)c->n_agents);
+        apmw_des_schedule(d->rig->des, apmw_time_from_s(8.0 * draw(c, "look", i, 0)), APMW_EVENT_CONTROL,
+                          look, d, i % (uint64_t)c->n_agents);
     if (apmw_des_run(d->rig->des, apmw_time_from_s(1e5)) != APMW_OK)
         fail_msg("seed %llu: the clock stopped", (unsigned long long)c->seed);
     rig_check(d->rig);
     return d;
 }
 
-#define SAME(c, what, a, b)                                                                                     \
-    do {                                                                                                        \
-        if ((a) != (b))                                                                                         \
-            fail_msg("seed %llu %s: fast %lld, plain %lld", (unsigned long long)(c)->seed, what, (long long)(a), \
-                     (long long)(b));                                                                           \
+#define SAME(c, what, a, b)                                                                                  \
+    do {                                                                                                     \
+        if ((a) != (b))                                                                                      \
+            fail_msg("seed %llu %s: fast %lld, plain %lld", (unsigned long long)(c)->seed, what,             \
+                     (long long)(a), (long long)(b));                                                        \
     } while (0)
 
 static void near(const case_ *c, const char *what, uint64_t id, apmw_time a, apmw_time b)
@@ -227,8 +230,9 @@ static void check_schedule(const case_ *c, const engine_rig *rig)
             const apmw_request_record *r = &rig->requests[j]->record;
             if (r->state == APMW_REQUEST_DONE && r->submitted + e->request_overhead_ns < s->begin &&
                 r->done > from)
-                fail_msg("seed %llu: L9: idle from %lld to %lld with request %llu", (unsigned long long)c->seed,
-                         (long long)from, (long long)s->begin, (unsigned long long)r->id);
+                fail_msg("seed %llu: L9: idle from %lld to %lld with request %llu",
+                         (unsigned long long)c->seed, (long long)from, (long long)s->begin,
+                         (unsigned long long)r->id);
         }
     }
 }
@@ -314,14 +318,16 @@ static void both_modes_agree(void **state)
     (void)state;
     totals sum = {0};
     int n = 0;
-    for_each_seed(seed, 1000) {
+    for_each_seed(seed, 1000)
+    {
         const case_ c = make_case(seed);
         compare(&c, &sum);
         n++;
     }
-    print_message("%lld requests, %lld hit tokens, %lld preemptions, %lld rejected, %lld steps in %lld events\n",
-                  (long long)sum.requests, (long long)sum.hits, (long long)sum.preemptions, (long long)sum.rejected,
-                  (long long)sum.steps, (long long)sum.stretches);
+    print_message(
+        "%lld requests, %lld hit tokens, %lld preemptions, %lld rejected, %lld steps in %lld events\n",
+        (long long)sum.requests, (long long)sum.hits, (long long)sum.preemptions, (long long)sum.rejected,
+        (long long)sum.steps, (long long)sum.stretches);
     /* The cases reach what they are about. */
     if (n >= 1000) {
         assert_true(sum.hits > 0 && sum.preemptions > 1000 && sum.rejected > 0);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Configuration, rejection, books, probes, the load that a cost sees, and the ways an engine can end early. */
+/* Configuration, rejection, books, probes, the load that a cost sees, and the ways an engine can end early.
+ */
 #include "engine_rig.h"
 #include "test_support.h"
 
@@ -24,12 +25,12 @@ static void bad_configurations_are_named(void **state)
     assert_int_equal(apmw_engine_ranks(engine), 1);
     apmw_engine_free(engine);
     apmw_engine_free(NULL);
-#define BAD(field, value, text)                                                                                 \
-    do {                                                                                                        \
-        apmw_engine_config bad = good;                                                                          \
-        bad.field = (value);                                                                                    \
-        assert_error(apmw_engine_create(des, &bad, 0, NULL, 0, &engine, &err), APMW_E_SCENARIO, &err, text);    \
-        assert_null(engine);                                                                                    \
+#define BAD(field, value, text)                                                                              \
+    do {                                                                                                     \
+        apmw_engine_config bad = good;                                                                       \
+        bad.field = (value);                                                                                 \
+        assert_error(apmw_engine_create(des, &bad, 0, NULL, 0, &engine, &err), APMW_E_SCENARIO, &err, text); \
+        assert_null(engine);                                                                                 \
     } while (0)
     BAD(cost, NULL, "cost");
     BAD(streams, NULL, "streams");
@@ -85,7 +86,8 @@ static void what_can_never_fit_is_rejected(void **state)
         assert_int_equal(declared->record.state, APMW_REQUEST_REJECTED);
         assert_int_equal(empty->record.state, APMW_REQUEST_REJECTED);
         assert_int_equal(silent->record.state, APMW_REQUEST_REJECTED);
-        assert_true(pool->record.first_token == APMW_TIME_NEVER && pool->record.last_token == APMW_TIME_NEVER);
+        assert_true(pool->record.first_token == APMW_TIME_NEVER &&
+                    pool->record.last_token == APMW_TIME_NEVER);
         assert_int_equal(pool->record.done, 0);
         assert_int_equal(apmw_engine_load(rig->engine, -1), 0);
         assert_int_equal(apmw_engine_tokens(rig->engine, -1), 0);
@@ -103,7 +105,8 @@ static void books_follow_requests(void **state)
         config.request_overhead_ns = 1000;
         const apmw_linear_cost cost = rig_cost(0.01, 0.0);
         engine_rig *rig = rig_open(&cost, config);
-        apmw_request *a = rig_request(rig, 100, 5), *b = rig_request(rig, 10, 5), *c = rig_request(rig, 20, 50);
+        apmw_request *a = rig_request(rig, 100, 5), *b = rig_request(rig, 10, 5),
+                     *c = rig_request(rig, 20, 50);
         a->rank_hint = 1;
         apmw_engine_submit(rig->engine, a);
         apmw_engine_submit(rig->engine, b);
@@ -161,8 +164,8 @@ static void spy_eval(const apmw_step_cost *cost, const apmw_step_load *load, apm
     *out = (apmw_step_work){.time_s = s->time_s};
 }
 
-static void spy_sum(const apmw_step_cost *cost, const apmw_step_load *load, const double growth[APMW_KV_KINDS],
-                    int64_t n_steps, apmw_step_work *out)
+static void spy_sum(const apmw_step_cost *cost, const apmw_step_load *load,
+                    const double growth[APMW_KV_KINDS], int64_t n_steps, apmw_step_work *out)
 {
     (void)growth;
     spy_eval(cost, load, out);
@@ -186,7 +189,8 @@ static engine_rig *open_with_spy(spy *s, apmw_engine_config config)
     return rig;
 }
 
-/* The critical rank: most tokens for chunks and tokens, largest sums for sequences and KV, totals over all. */
+/* The critical rank: most tokens for chunks and tokens, largest sums for sequences and KV, totals over all.
+ */
 static void the_load_is_that_of_the_critical_rank(void **state)
 {
     (void)state;
@@ -263,7 +267,8 @@ static void a_cost_that_is_no_time_stops_the_engine(void **state)
     }
 }
 
-/* A run may end with requests at every stage; the engine frees its own and leaves the requests to their owner. */
+/* A run may end with requests at every stage; the engine frees its own and leaves the requests to their
+ * owner. */
 static void an_engine_can_go_at_any_time(void **state)
 {
     (void)state;

@@ -19,8 +19,8 @@ typedef struct outcome {
 } outcome;
 
 /* Memory fails at the countdown'th allocation after the clock, streams and cost are there. */
-static outcome run(apmw_des *des, apmw_streams *streams, const apmw_step_cost *cost, const apmw_stream *stream,
-                   int variant, long countdown)
+static outcome run(apmw_des *des, apmw_streams *streams, const apmw_step_cost *cost,
+                   const apmw_stream *stream, int variant, long countdown)
 {
     outcome result = {APMW_OK, 0};
     apmw_request requests[N];
