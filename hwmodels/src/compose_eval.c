@@ -212,20 +212,6 @@ static double decode_constant(const composed_cost *c, const apmw_step_load *load
     return t;
 }
 
-static double chunk_flops(const composed_cost *c, const apmw_chunk *chunk)
-{
-    double total = 0, lo = (double)chunk->past_tokens, hi = lo + (double)chunk->new_tokens;
-    for (int i = 0; i < c->n_prefill_flops; i++) {
-        const apmw_term *t = &c->prefill_flops[i];
-        double knee = t->cap * t->div; /* integral of min(L / div, cap) from lo to hi */
-        double a = fmin(lo, knee), b = fmin(hi, knee);
-        double area = (b * b - a * a) / (2 * t->div);
-        area += hi > knee ? t->cap * (hi - fmax(lo, knee)) : 0;
-        total += t->layers * t->per_entry * area;
-    }
-    return total;
-}
-
 static void mixed_pass(const composed_cost *c, const apmw_step_load *load, apmw_step_work *out)
 {
     double k = c->draft, fresh = 0, past = 0, last = 0, pair_flops = 0, chunk_bytes = 0;
@@ -233,7 +219,8 @@ static void mixed_pass(const composed_cost *c, const apmw_step_load *load, apmw_
         fresh += (double)load->chunks[i].new_tokens;
         past += (double)load->chunks[i].past_tokens;
         last += load->chunks[i].is_last ? 1 : 0;
-        pair_flops += chunk_flops(c, &load->chunks[i]);
+        pair_flops += compose_terms_integral(c->prefill_flops, c->n_prefill_flops, (double)load->chunks[i].past_tokens,
+                                             (double)load->chunks[i].new_tokens);
         double at = (double)load->chunks[i].past_tokens;
         chunk_bytes += line_at(c->ctx, c->seq_bytes, knot_find(c->ctx, c->n_ctx, at), at);
     }

@@ -110,12 +110,16 @@ typedef struct compose_op {
     int kv_kind;
     bool draft;         /* takes part in a draft pass (all but head, which is added by itself) */
     row_source row;     /* row.main.group NULL: `form` below */
-    /* without a table: seconds = fixed + argument * per_arg [+ batch * context * per_kv for attention] */
+    /* without a table: seconds = fixed + argument * per_arg */
     double floor_per_arg_s;  /* never faster than this an argument */
     /* A narrower weight saves this many seconds an expert read, of experts_per_rank that a token hits with hit_share. */
     double saved_per_expert_s, saved_limit, experts_per_rank, hit_share;
     double form_per_expert_s; /* without a table: an expert read costs this */
-    double form_fixed_s, form_per_arg_s, form_per_kv_s, form_per_pair_s, form_per_token_s;
+    double form_fixed_s, form_per_arg_s;
+    /* attention without a table: terms of the model (KV bytes read, or prompt flops) times seconds a unit */
+    apmw_term term[APMW_TERMS];
+    int n_terms;
+    double form_per_unit_s;
 } compose_op;
 
 typedef struct compose_ops {
@@ -148,6 +152,10 @@ typedef struct compose_weights {
 void compose_weights_of(const compose_context *ctx, compose_weights *out);
 double compose_bits(const char *dtype);
 double compose_weight_total(const compose_weights *w);
+/* Integral of the terms over contexts past .. past + fresh: prompt attention. */
+double compose_terms_integral(const apmw_term *terms, int n, double past, double fresh);
+double compose_kv_scale(const compose_context *ctx);
+double compose_kv_split(const compose_context *ctx);
 /* Factor on the KV bytes of apmw_llm_kv_bytes, which scales grouped-query KV only. */
 double compose_latent_scale(const compose_context *ctx);
 /* KV bytes that one accelerator reads for one sequence of this context in a decode pass. */

@@ -81,6 +81,30 @@ static apmw_status add_mlp(const compose_context *ctx, compose_ops *ops, apmw_er
     return st;
 }
 
+/* Expert splits are measured at powers of two: the ones below and above, their geometric mean. */
+static apmw_status between_splits(const compose_context *ctx, const query *exact, row_source *out, apmw_error *err)
+{
+    int below = 1;
+    while (2 * below < ctx->layout.moe_ep) {
+        below *= 2;
+    }
+    query q = *exact;
+    row_source above;
+    query_number(&q, "moe_ep_size", below);
+    apmw_status st = row_choose(ctx, "moe", "moe", ctx->moe, &q, out, err);
+    query_number(&q, "moe_ep_size", 2 * below);
+    if (st || (st = row_choose(ctx, "moe", "moe", ctx->moe, &q, &above, err))) {
+        return st;
+    }
+    out->transform = ROW_MEAN;
+    out->with = above.main;
+    out->borrowed = true;
+    char line[sizeof out->line];
+    snprintf(line, sizeof line, "%.560s: between ep %d and %d", out->line, below, 2 * below);
+    apmw_copy(out->line, sizeof out->line, line);
+    return APMW_OK;
+}
+
 static apmw_status add_moe(const compose_context *ctx, compose_ops *ops, apmw_error *err)
 {
     const apmw_llm_spec *m = ctx->llm;
@@ -112,6 +136,9 @@ static apmw_status add_moe(const compose_context *ctx, compose_ops *ops, apmw_er
     query_number(&q, "moe_ep_size", l->moe_ep);
     query_var(&q, "num_tokens", 0, 1);
     st = add_op(ctx, ops, "moe", "moe", ctx->moe, m->moe_layers, ARG_TOTAL_TOKENS, &q, err);
+    if (st == APMW_E_SCENARIO && (l->moe_ep & (l->moe_ep - 1))) {
+        st = between_splits(ctx, &q, &ops->op[ops->n - 1].row, err);
+    }
     if (st) {
         return st;
     }
@@ -120,12 +147,16 @@ static apmw_status add_moe(const compose_context *ctx, compose_ops *ops, apmw_er
         op->arg = ARG_RANK_TOKENS;
     }
     if (op->row.weights_from_bits > 0) {
-        /* Reading narrower weights saves bytes at memory bandwidth, at most in the ratio of the widths. */
+        /* Narrower weights save bytes at memory bandwidth, wider ones cost them, at most in the ratio of the widths; 16-bit
+         * products reach 55 % of the bf16 rate (large GEMM rows of the same platforms). */
         double bits = compose_bits(ctx->moe), from = op->row.weights_from_bits;
         op->saved_per_expert_s = m->expert_params / l->moe_tp * (from - bits) / 8 / ctx->accelerator->hbm_bytes_per_s;
         op->saved_limit = bits / from;
         op->experts_per_rank = (double)m->experts / l->moe_ep;
         op->hit_share = (double)m->topk / m->experts;
+        if (bits > from) {
+            op->floor_per_arg_s = 2.0 * m->topk * m->expert_params / ctx->gpus / (0.55 * ctx->accelerator->bf16_flop_per_s);
+        }
     }
     return APMW_OK;
 }

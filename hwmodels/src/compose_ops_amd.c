@@ -28,22 +28,25 @@ static apmw_status add_attention(const compose_context *ctx, compose_ops *ops, a
     }
     decode->is_attention = true;
     decode->attn = ATTN_DECODE;
-    decode->form_per_kv_s = compose_kv_read_bytes(ctx, 65536) / 65536 / (share * ctx->accelerator->hbm_bytes_per_s);
+    memcpy(decode->term, m->kv_read, sizeof decode->term);
+    decode->n_terms = m->n_kv_read;
+    double bandwidth = share * ctx->accelerator->hbm_bytes_per_s;
+    decode->form_per_unit_s = compose_kv_scale(ctx) / compose_kv_split(ctx) / bandwidth;
+    decode->form_per_arg_s = m->linear_layers > 0 ? 2 * m->kv_state_bytes / t / bandwidth : 0;
     snprintf(decode->row.line, sizeof decode->row.line,
              "form: KV bytes at %.0f %% of memory bandwidth (no attention kernel of this part is published)", 100 * share);
     if ((st = form_op(ops, "attn_prefill", ARG_KINDS, &prefill, err))) {
         return st;
     }
-    double pair = 0;
-    for (int i = 0; i < m->n_prefill_flops; i++) {
-        const apmw_term *term = &m->prefill_flops[i];
-        pair += isinf(term->cap) ? term->layers * term->per_entry / term->div : 0;
-    }
     prefill->is_attention = true;
     prefill->attn = ATTN_PREFILL;
-    prefill->form_per_pair_s = pair / t / (efficiency * ctx->accelerator->bf16_flop_per_s);
+    memcpy(prefill->term, m->prefill_flops, sizeof prefill->term);
+    prefill->n_terms = m->n_prefill_flops;
+    prefill->form_per_unit_s = 1 / (t * efficiency * ctx->accelerator->bf16_flop_per_s);
     snprintf(prefill->row.line, sizeof prefill->row.line, "form: attention flops at %.0f %% of the bf16 rate",
              100 * efficiency);
+    /* the list may have moved when the second was added */
+    decode = prefill - 1;
     decode->row.borrowed = prefill->row.borrowed = true;
     return APMW_OK;
 }
@@ -135,6 +138,16 @@ static apmw_status add_moe(const compose_context *ctx, compose_ops *ops, apmw_er
     return APMW_OK;
 }
 
+static apmw_status add_gemms(const compose_context *ctx, compose_ops *ops, double layers, const double shape[][2],
+                             int n, apmw_error *err)
+{
+    apmw_status st = APMW_OK;
+    for (int i = 0; i < n && !st; i++) {
+        st = add_gemm(ctx, ops, "attn_gemm", ctx->attn, layers, ARG_RANK_TOKENS, shape[i][0], shape[i][1], err);
+    }
+    return st;
+}
+
 apmw_status compose_ops_amd(const compose_context *ctx, compose_ops *ops, apmw_error *err)
 {
     const apmw_llm_spec *m = ctx->llm;
@@ -143,43 +156,36 @@ apmw_status compose_ops_amd(const compose_context *ctx, compose_ops *ops, apmw_e
         return apmw_error_set(err, APMW_E_SCENARIO, "%s on %s: attention data parallelism has no measured exchange on this part",
                               m->id, ctx->spec->platform);
     }
+    bool known = m->csa_layers > 0 || m->kv_lora > 0 || (m->kv_heads > 0 && m->head_dim > 0);
+    if (!known || m->n_kv_read == 0 || (m->kv_lora > 0 && m->linear_layers > 0) || (m->index_topk > 0 && m->kv_lora == 0 && m->csa_layers == 0)) {
+        return apmw_error_set(err, APMW_E_SCENARIO, "%s: no attention block of this architecture for %s", m->id,
+                              ctx->spec->platform);
+    }
     apmw_status st = add_attention(ctx, ops, err);
     if (st) {
         return st;
     }
-    struct {
-        double n, k;
-    } gemm[6] = {{0, 0}};
-    int count = 0;
-    if (m->csa_layers > 0) {
-        /* DeepSeek-V4: query and key-value projections, grouped output projection. The compressors, the indexer and the
-         * hyper-connections have no measured row on this part and are left out. */
-        gemm[count].n = m->q_lora;
-        gemm[count++].k = m->hidden;
-        gemm[count].n = m->head_dim * heads;
-        gemm[count++].k = m->q_lora;
-        gemm[count].n = m->head_dim;
-        gemm[count++].k = m->hidden;
-        gemm[count].n = m->o_groups * m->o_lora / t;
-        gemm[count++].k = m->heads * m->head_dim / m->o_groups;
-        gemm[count].n = m->hidden;
-        gemm[count++].k = m->o_groups * m->o_lora / t;
+    double full = m->layers - m->linear_layers;
+    if (m->csa_layers > 0) { /* the grouped output projection has the weights of one of this size */
+        const double shape[4][2] = {{m->q_lora + m->head_dim, m->hidden}, {heads * m->head_dim, m->q_lora},
+                                    {(double)m->o_groups * m->o_lora / t, heads * m->head_dim / ((double)m->o_groups / t)},
+                                    {m->hidden, (double)m->o_groups * m->o_lora / t}};
+        st = add_gemms(ctx, ops, m->layers, shape, 4, err);
     } else if (m->kv_lora > 0) {
-        gemm[count++].n = m->q_lora + m->kv_lora + m->rope_dim;
-        gemm[0].k = m->hidden;
-        gemm[count].n = (m->nope + m->rope_dim) * heads;
-        gemm[count++].k = m->q_lora;
-        gemm[count].n = m->hidden;
-        gemm[count++].k = m->v_dim * heads;
+        const double shape[3][2] = {{m->q_lora + m->kv_lora + m->rope_dim, m->hidden},
+                                    {(m->nope + m->rope_dim) * heads, m->q_lora}, {m->hidden, m->v_dim * heads}};
+        st = add_gemms(ctx, ops, m->layers, shape, 3, err);
     } else {
-        double kv = m->kv_heads / t > 1 ? m->kv_heads / t : 1;
-        gemm[count].n = m->head_dim * (heads + 2 * kv);
-        gemm[count++].k = m->hidden;
-        gemm[count].n = m->hidden;
-        gemm[count++].k = m->head_dim * heads;
-    }
-    for (int i = 0; i < count && !st; i++) {
-        st = add_gemm(ctx, ops, "attn_gemm", ctx->attn, m->layers, ARG_RANK_TOKENS, gemm[i].n, gemm[i].k, err);
+        double kv = m->kv_heads / t > 1 ? m->kv_heads / t : 1, gate = 1, v = m->linear_v_heads / t, k = m->linear_k_heads / t;
+        const double linear[2][2] = {{256 * (k + v), m->hidden}, {m->hidden, 128 * v}};
+        if ((st = rule_number(ctx, "models", "attn_gate", 1, &gate, err))) {
+            return st;
+        }
+        const double shape[2][2] = {{m->head_dim * (gate * heads + 2 * kv), m->hidden}, {m->hidden, m->head_dim * heads}};
+        st = add_gemms(ctx, ops, full, shape, 2, err);
+        if (!st && m->linear_layers > 0) {
+            st = add_gemms(ctx, ops, m->linear_layers, linear, 2, err);
+        }
     }
     if (!st && m->dense_layers > 0) {
         st = add_gemm(ctx, ops, "mlp", ctx->mlp, m->dense_layers, ARG_RANK_TOKENS, 2.0 * m->dense_ffn / t, m->hidden, err);

@@ -120,17 +120,18 @@ double compose_op_time(const compose_op *op, const double var[QUERY_VARS], bool 
             return op->form_fixed_s + op->form_per_arg_s * var[0] + op->form_per_expert_s * experts_read(op, var[0]);
         }
         double t = row_time(&op->row, var, outside);
-        if (op->saved_per_expert_s > 0) {
-            t = fmax(t - experts_read(op, var[0]) * op->saved_per_expert_s, t * op->saved_limit);
+        if (op->saved_limit > 0) { /* narrower weights save, wider ones (negative) add, at most their ratio */
+            double u = t - experts_read(op, var[0]) * op->saved_per_expert_s;
+            t = op->saved_limit < 1 ? fmax(u, t * op->saved_limit) : fmin(u, t * op->saved_limit);
         }
         return fmax(t, op->floor_per_arg_s * var[0]);
     }
     if (op->row.main.group) {
         return row_time(&op->row, var, outside);
     }
-    return op->attn == ATTN_DECODE ? op->form_fixed_s + var[0] * (op->form_per_arg_s + op->form_per_kv_s * var[1])
-                                   : op->form_fixed_s + var[0] * (op->form_per_token_s * var[1] +
-                                                                  op->form_per_pair_s * var[1] * (var[1] + 1) / 2);
+    double units = op->attn == ATTN_DECODE ? apmw_terms_at(op->term, op->n_terms, var[1])
+                                           : compose_terms_integral(op->term, op->n_terms, 0, var[1]);
+    return op->form_fixed_s + var[0] * (op->form_per_arg_s + op->form_per_unit_s * units);
 }
 
 static void sample_curve(composed_cost *c, const compose_op *op)

@@ -91,21 +91,38 @@ double compose_latent_scale(const compose_context *ctx)
     return dense_mla && strcmp(ctx->kv, "fp8") ? 2 : 1;
 }
 
-static double kv_scale(const compose_context *ctx)
+double compose_kv_scale(const compose_context *ctx)
 {
     double stated = ctx->llm->kv_bytes_per_element_stated;
     return stated > 0 ? (strcmp(ctx->kv, "fp8") ? 2 : 1) / stated : compose_latent_scale(ctx);
 }
 
-/* Of one sequence, on one accelerator of its tensor-parallel group: latents are replicated, grouped-query heads
- * split. */
+/* Latents are on every rank of a tensor-parallel group, grouped-query heads are split. */
+double compose_kv_split(const compose_context *ctx)
+{
+    const apmw_llm_spec *m = ctx->llm;
+    return m->kv_lora > 0 || m->csa_layers > 0 ? 1 : fmin(ctx->layout.tp, m->kv_heads > 0 ? m->kv_heads : 1);
+}
+
 double compose_kv_read_bytes(const compose_context *ctx, double context)
 {
     const apmw_llm_spec *m = ctx->llm;
-    double split = m->kv_lora > 0 || m->csa_layers > 0 ? 1 : fmin(ctx->layout.tp, m->kv_heads > 0 ? m->kv_heads : 1);
-    double state = m->kv_state_bytes / ctx->layout.tp;
-    return apmw_terms_at(m->kv_read, m->n_kv_read, context) * kv_scale(ctx) / split +
-           (m->linear_layers > 0 ? 2 * state : 0);
+    double state = m->linear_layers > 0 ? 2 * m->kv_state_bytes / ctx->layout.tp : 0; /* read and written */
+    return apmw_terms_at(m->kv_read, m->n_kv_read, context) * compose_kv_scale(ctx) / compose_kv_split(ctx) + state;
+}
+
+double compose_terms_integral(const apmw_term *terms, int n, double past, double fresh)
+{
+    double total = 0, lo = past, hi = past + fresh;
+    for (int i = 0; i < n; i++) {
+        const apmw_term *t = &terms[i];
+        double knee = t->cap * t->div; /* of min(L / div, cap) */
+        double a = fmin(lo, knee), b = fmin(hi, knee);
+        double area = (b * b - a * a) / (2 * t->div);
+        area += hi > knee ? t->cap * (hi - fmax(lo, knee)) : 0;
+        total += t->layers * t->per_entry * area;
+    }
+    return total;
 }
 
 double compose_decode_flops(const compose_context *ctx, double context)
