@@ -3,7 +3,8 @@
  * "0.5.14" on b200. Rows are grouped by the categorical columns; a group is a ragged grid over the numeric axes.
  *
  * Interpolation is log-log on every axis (an axis value v enters as log(v + shift), shift 1 for axes that may
- * be 0), holes are skipped, and beyond the grid the line of the last two points goes on; the caller is told. */
+ * be 0) and holes are skipped. Above the grid the line of the last two points goes on, below it the first value holds
+ * (an operation does not get cheaper without end); the caller is told of both. */
 #ifndef APMW_OP_TABLE_H
 #define APMW_OP_TABLE_H
 #include <stdbool.h>
