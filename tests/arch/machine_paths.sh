@@ -10,7 +10,7 @@ trap 'rm -f "$list"' EXIT
 if [ -e .git ] && command -v git >/dev/null 2>&1; then
     git -c safe.directory='*' ls-files -z >"$list"
 else
-    find . -type f -not -path './build/*' -print0 >"$list"
+    find . -type f -not -path './build/*' -not -path './.git/*' -print0 >"$list"
 fi
 [ -s "$list" ] || { echo "no file found"; exit 1; }
 # A file that was removed a moment ago is no finding (-s).
