@@ -244,7 +244,7 @@ static void mixed_pass(const composed_cost *c, const apmw_step_load *load, apmw_
         all_s += k * (dense_time(c, seqs, all, seqs, &outside) / c->layers + curve_value(c, ARG_SAMPLED, seqs, &outside));
     }
     const apmw_overhead *o = &c->overhead;
-    double kernel = alone_s + o->prefill_scale * fmax(all_s - alone_s, 0);
+    double kernel = (1 + o->kernel_extra) * alone_s + o->prefill_scale * fmax(all_s - alone_s, 0);
     double floor_s = o->prefill_floor_layer_s * c->layers;
     out->kernel_s = kernel;
     out->time_s = fmax(kernel, floor_s) + o->layer_s * c->layers + o->seq_s * (double)load->n_seqs;
@@ -268,7 +268,7 @@ static void decode_sum(const apmw_step_cost *cost, const apmw_step_load *load, c
     double n = (double)n_steps, flops, bytes;
     double constant = decode_constant(c, load, &flops, &bytes, &outside);
     context_work ctx = decode_context(c, load, growth, n_steps);
-    out->kernel_s = n * constant + ctx.attention_s * (1 + c->draft / c->layers);
+    out->kernel_s = (1 + c->overhead.kernel_extra) * (n * constant + ctx.attention_s * (1 + c->draft / c->layers));
     out->time_s = out->kernel_s + n * (c->overhead.layer_s * c->layers + c->overhead.seq_s * (double)load->n_seqs);
     out->flops = n * flops + ctx.flops;
     out->bytes = n * bytes + ctx.bytes;

@@ -16,6 +16,8 @@ static const struct {
 } texts[] = {{"engine", offsetof(apmw_overhead_entry, engine), sizeof ((apmw_overhead_entry *)0)->engine},
              {"model", offsetof(apmw_overhead_entry, model), sizeof ((apmw_overhead_entry *)0)->model},
              {"family", offsetof(apmw_overhead_entry, family), sizeof ((apmw_overhead_entry *)0)->family},
+             {"platform", offsetof(apmw_overhead_entry, platform), sizeof ((apmw_overhead_entry *)0)->platform},
+             {"precision", offsetof(apmw_overhead_entry, precision), sizeof ((apmw_overhead_entry *)0)->precision},
              {"role", offsetof(apmw_overhead_entry, role), sizeof ((apmw_overhead_entry *)0)->role},
              {"released_from", offsetof(apmw_overhead_entry, released_from), sizeof ((apmw_overhead_entry *)0)->released_from},
              {"basis", offsetof(apmw_overhead_entry, value.basis), sizeof ((apmw_overhead *)0)->basis}};
@@ -28,6 +30,8 @@ static const struct {
                {"frontend_s_per_token", offsetof(apmw_overhead_entry, value.frontend_s_per_token)},
                {"prefill_floor_layer_s", offsetof(apmw_overhead_entry, value.prefill_floor_layer_s)},
                {"prefill_scale", offsetof(apmw_overhead_entry, value.prefill_scale)},
+               {"kernel_extra", offsetof(apmw_overhead_entry, value.kernel_extra)},
+               {"layer_tp_s", offsetof(apmw_overhead_entry, layer_tp_s)},
                {"ln_sd_time", offsetof(apmw_overhead_entry, value.ln_sd_time)},
                {"ln_sd_ttft", offsetof(apmw_overhead_entry, value.ln_sd_ttft)},
                {"sd_layer_s", offsetof(apmw_overhead_entry, sd_layer_s)},
@@ -201,21 +205,25 @@ void apmw_overhead_table_free(apmw_overhead_table *table)
     *table = (apmw_overhead_table){.n = 0};
 }
 
-/* -1: does not fit; else how specific: model, family, role, release. */
-static int specificity(const apmw_overhead_entry *e, const char *engine, const char *model, const char *family,
-                       const char *role, const char *released)
+/* -1: does not fit; else how specific. Points are powers of two in the order of what shifts overheads most, so
+ * that two different sets of keys never tie. */
+static int specificity(const apmw_overhead_entry *e, const apmw_overhead_key *key)
 {
-    if (strcmp(e->engine, engine)) {
+    if (strcmp(e->engine, key->engine)) {
         return -1;
     }
     int score = 0;
     const struct {
         const char *want, *have;
         int points;
-    } keys[] = {{e->model, model, 8}, {e->family, family, 4}, {e->role, role, 16}};
-    for (size_t i = 0; i < 3; i++) {
-        if (!strcmp(keys[i].want, "*")) {
-            continue;
+    } keys[] = {{e->role, key->role, 32},
+                {e->model, key->model, 16},
+                {e->platform, key->platform, 8},
+                {e->family, key->family, 4},
+                {e->precision, key->precision, 2}};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        if (!strcmp(keys[i].want, "*") || (i > 0 && !keys[i].want[0])) {
+            continue; /* "" is a role (aggregated) but no model, platform or precision */
         }
         if (strcmp(keys[i].want, keys[i].have)) {
             return -1;
@@ -223,7 +231,7 @@ static int specificity(const apmw_overhead_entry *e, const char *engine, const c
         score += keys[i].points;
     }
     if (strcmp(e->released_from, "*") && e->released_from[0]) {
-        if (released[0] && strcmp(released, e->released_from) < 0) {
+        if (key->released[0] && strcmp(key->released, e->released_from) < 0) {
             return -1;
         }
         score += 1;
@@ -231,15 +239,13 @@ static int specificity(const apmw_overhead_entry *e, const char *engine, const c
     return score;
 }
 
-const apmw_overhead_entry *apmw_overhead_table_find(const apmw_overhead_table *table, const char *engine,
-                                                    const char *model, const char *family, const char *role,
-                                                    const char *released)
+const apmw_overhead_entry *apmw_overhead_table_find(const apmw_overhead_table *table, const apmw_overhead_key *key)
 {
     const apmw_overhead_entry *best = NULL;
     int best_score = -1;
     for (size_t i = 0; i < table->n; i++) {
         const apmw_overhead_entry *e = &table->entry[i];
-        int score = specificity(e, engine, model, family, role, released);
+        int score = specificity(e, key);
         /* Of equally specific entries the latest release that is not after the build. */
         bool later = score == best_score && best && strcmp(e->released_from, best->released_from) > 0;
         if (score > best_score || (score >= 0 && later)) {
@@ -248,6 +254,12 @@ const apmw_overhead_entry *apmw_overhead_table_find(const apmw_overhead_table *t
         }
     }
     return best;
+}
+
+void apmw_overhead_entry_value(const apmw_overhead_entry *entry, int tp, apmw_overhead *out)
+{
+    *out = entry->value;
+    out->layer_s += entry->layer_tp_s * log2(tp > 1 ? tp : 1);
 }
 
 /* Priors of composition.md 13: time per layer and step 20 +- 15 us (TensorRT-LLM 5), 15 us a sequence, 30 ms a request

@@ -17,10 +17,16 @@ apmw_status apmw_overhead_lookup(apmw_catalog *catalog, const apmw_serving_spec 
     apmw_overhead_table table;
     st = apmw_overhead_table_load(path, &table, err);
     if (st == APMW_OK) {
-        const apmw_overhead_entry *entry =
-            apmw_overhead_table_find(&table, ctx.engine, spec->model, ctx.family, spec->role, spec->released);
+        const apmw_overhead_key key = {.engine = ctx.engine,
+                                       .model = spec->model,
+                                       .family = ctx.family,
+                                       .platform = spec->platform,
+                                       .precision = spec->precision,
+                                       .role = spec->role,
+                                       .released = spec->released};
+        const apmw_overhead_entry *entry = apmw_overhead_table_find(&table, &key);
         if (entry) {
-            *out = entry->value;
+            apmw_overhead_entry_value(entry, ctx.layout.tp, out);
         }
         apmw_overhead_table_free(&table);
     } else if (st == APMW_E_NOINPUT) {

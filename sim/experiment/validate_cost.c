@@ -27,8 +27,10 @@ static void overhead_sum(const apmw_step_cost *cost, const apmw_step_load *load,
 {
     const overhead_cost *c = self_of(cost);
     apmw_step_cost_sum(c->inner, load, growth, n_steps, out);
-    if (n_steps > 0 && load->n_seqs > 0)
-        out->time_s = out->kernel_s + (double)n_steps * engine_time(c, (double)load->n_seqs);
+    if (n_steps <= 0 || load->n_seqs <= 0)
+        return;
+    out->kernel_s *= 1 + c->overhead.kernel_extra;
+    out->time_s = out->kernel_s + (double)n_steps * engine_time(c, (double)load->n_seqs);
 }
 
 static void overhead_eval(const apmw_step_cost *cost, const apmw_step_load *load, apmw_step_work *out)
@@ -36,12 +38,14 @@ static void overhead_eval(const apmw_step_cost *cost, const apmw_step_load *load
     const overhead_cost *c = self_of(cost);
     apmw_step_cost_eval(c->inner, load, out);
     if (load->n_chunks == 0) {
-        if (load->n_seqs > 0)
-            out->time_s = out->kernel_s + engine_time(c, (double)load->n_seqs);
+        if (load->n_seqs <= 0)
+            return;
+        out->kernel_s *= 1 + c->overhead.kernel_extra;
+        out->time_s = out->kernel_s + engine_time(c, (double)load->n_seqs);
         return;
     }
     double alone_s = 0;
-    if (load->n_seqs > 0 && c->overhead.prefill_scale != 1) {
+    if (load->n_seqs > 0 && (c->overhead.prefill_scale != 1 || c->overhead.kernel_extra != 0)) {
         int64_t fresh = 0;
         for (size_t i = 0; i < load->n_chunks; i++)
             fresh += load->chunks[i].new_tokens;
@@ -54,7 +58,8 @@ static void overhead_eval(const apmw_step_cost *cost, const apmw_step_load *load
         apmw_step_cost_eval(c->inner, &decode, &alone);
         alone_s = alone.kernel_s;
     }
-    out->kernel_s = alone_s + c->overhead.prefill_scale * fmax(out->kernel_s - alone_s, 0);
+    out->kernel_s = (1 + c->overhead.kernel_extra) * alone_s +
+                    c->overhead.prefill_scale * fmax(out->kernel_s - alone_s, 0);
     out->time_s = fmax(out->kernel_s, c->overhead.prefill_floor_layer_s * c->layers) +
                   engine_time(c, (double)load->n_seqs);
 }

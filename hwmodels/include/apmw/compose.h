@@ -36,6 +36,7 @@ typedef struct apmw_overhead {
     double frontend_s_per_token;/* serial front end */
     double prefill_floor_layer_s; /* a prefill step lasts at least this per layer */
     double prefill_scale;       /* on composed time of prompt chunks, 1 = as composed */
+    double kernel_extra;        /* decode passes: kernels in an engine take 1 + this times their time in a loop */
     double ln_sd_time;          /* sd of ln(step time): what the prediction interval uses */
     double ln_sd_ttft;
     char basis[128];            /* what it was fitted on, or "prior" */

@@ -11,9 +11,12 @@ typedef struct apmw_overhead_entry {
     char engine[16];
     char model[32];         /* or "*" */
     char family[16];        /* hopper, blackwell, cdna3, cdna4, or "*" */
+    char platform[24];      /* or "*" */
+    char precision[8];      /* or "*" */
     char role[12];          /* "" aggregated, "prefill", "decode", or "*" */
     char released_from[12]; /* yyyy-mm-dd or "*": holds for builds of that day and later */
-    apmw_overhead value;
+    apmw_overhead value;    /* layer_s at TP 1 */
+    double layer_tp_s;      /* on layer_s for each doubling of TP: launches and rendezvous of more ranks */
     double sd_layer_s, sd_seq_s, sd_request_s; /* standard errors of the fit; NaN = not fitted */
 } apmw_overhead_entry;
 
@@ -28,11 +31,15 @@ apmw_status apmw_overhead_table_save(const apmw_overhead_table *table, const cha
 /* APMW_E_NOINPUT when there is no file. The caller frees. */
 apmw_status apmw_overhead_table_load(const char *path, apmw_overhead_table *out, apmw_error *err);
 void apmw_overhead_table_free(apmw_overhead_table *table);
-/* The most specific entry (role, then model, then family, then the latest release that is not after `released`;
- * "" = newest), or NULL. */
-const apmw_overhead_entry *apmw_overhead_table_find(const apmw_overhead_table *table, const char *engine,
-                                                    const char *model, const char *family, const char *role,
-                                                    const char *released);
+/* What an entry is looked up by. "" of released = newest; "" of platform or precision = not known. */
+typedef struct apmw_overhead_key {
+    const char *engine, *model, *family, *platform, *precision, *role, *released;
+} apmw_overhead_key;
+/* The most specific entry (role, then model, platform, family, precision, then the latest release that is not after
+ * `released`), or NULL. */
+const apmw_overhead_entry *apmw_overhead_table_find(const apmw_overhead_table *table, const apmw_overhead_key *key);
+/* The entry's value for an engine of this tensor-parallel width. */
+void apmw_overhead_entry_value(const apmw_overhead_entry *entry, int tp, apmw_overhead *out);
 /* The stated prior of an engine without any entry. */
 void apmw_overhead_prior(const char *engine, const char *role, apmw_overhead *out);
 

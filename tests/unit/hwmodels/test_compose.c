@@ -194,12 +194,15 @@ static void overhead_table_round_trip_and_choice(void **state)
                  {"vllm", "llama-3.1-70b", "", "", 3},
                  {"vllm", "llama-3.1-70b", "decode", "", 4}};
     for (size_t i = 0; i < 5; i++) {
-        const apmw_overhead_entry *e = apmw_overhead_table_find(&back, cases[i].engine, cases[i].model, "hopper",
-                                                                cases[i].role, cases[i].released);
+        const apmw_overhead_key key = {.engine = cases[i].engine, .model = cases[i].model, .family = "hopper", .platform = "h200",
+                                       .precision = "fp8", .role = cases[i].role, .released = cases[i].released};
+        const apmw_overhead_entry *e = apmw_overhead_table_find(&back, &key);
         assert_non_null(e);
         assert_true(e->value.layer_s == cases[i].want);
     }
-    assert_null(apmw_overhead_table_find(&back, "atom", "glm-5", "cdna4", "", ""));
+    const apmw_overhead_key other = {.engine = "atom", .model = "glm-5", .family = "cdna4", .platform = "mi355x",
+                                     .precision = "fp4", .role = "", .released = ""};
+    assert_null(apmw_overhead_table_find(&back, &other));
     apmw_overhead_table_free(&back);
     apmw_overhead prior;
     apmw_overhead_prior("trtllm", "", &prior);
