@@ -81,6 +81,8 @@ def main():
                 other = hw["power"]["idle_w"].get(name)
                 if other and other["grade"] != "?":
                     fact = other
+            if key == "idle_w" and fact.get("grade") == "?":
+                fact = {"value": None, "reason": "not measured; secondary pages: " + fact.get("note", "an estimate")}
             if fact is None:
                 fact = {"value": None, "reason": "not published"}
             out[key] = number(fact, sources)
