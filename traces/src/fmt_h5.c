@@ -42,16 +42,15 @@ static bool write_column(hid_t file, const char *path, hid_t disk, hid_t memory,
 {
     hsize_t rows = n, chunk = n < CHUNK_ROWS ? (n == 0 ? 1 : n) : CHUNK_ROWS;
     hid_t space = H5Screate_simple(1, &rows, NULL);
-    hid_t how = H5Pcreate(H5P_DATASET_CREATE), links = H5Pcreate(H5P_LINK_CREATE);
-    bool good = H5Pset_create_intermediate_group(links, 1) >= 0 && H5Pset_obj_track_times(how, false) >= 0;
+    hid_t how = H5Pcreate(H5P_DATASET_CREATE);
+    bool good = H5Pset_obj_track_times(how, false) >= 0;
     good = good && H5Pset_chunk(how, 1, &chunk) >= 0 && H5Pset_shuffle(how) >= 0 &&
            H5Pset_deflate(how, 9) >= 0 && H5Pset_fletcher32(how) >= 0;
-    hid_t set = good ? H5Dcreate2(file, path, disk, space, links, how, H5P_DEFAULT) : -1;
+    hid_t set = good ? H5Dcreate2(file, path, disk, space, H5P_DEFAULT, how, H5P_DEFAULT) : -1;
     good = set >= 0 && (n == 0 || H5Dwrite(set, memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0);
     if (set >= 0) {
         H5Dclose(set);
     }
-    H5Pclose(links);
     H5Pclose(how);
     H5Sclose(space);
     return good;
@@ -169,6 +168,19 @@ static bool write_lanes(hid_t file, const apmw_trace *trace, int64_t *column, si
     return good;
 }
 
+static bool make_groups(hid_t file)
+{
+    static const char *const names[] = {"turns", "trajectories", "lanes"};
+    hid_t how = H5Pcreate(H5P_GROUP_CREATE);
+    bool good = H5Pset_obj_track_times(how, false) >= 0;
+    for (int k = 0; k < 3 && good; k++) {
+        hid_t group = H5Gcreate2(file, names[k], H5P_DEFAULT, how, H5P_DEFAULT);
+        good = group >= 0 && H5Gclose(group) >= 0;
+    }
+    H5Pclose(how);
+    return good;
+}
+
 static bool write_all(hid_t file, const apmw_trace *trace)
 {
     size_t turns = 0, lanes = 0;
@@ -179,7 +191,7 @@ static bool write_all(hid_t file, const apmw_trace *trace)
     int64_t *column = malloc((turns + lanes + trace->n + 1) * sizeof *column);
     apmw_trace named = *trace;
     apmw_trace_rehash(&named);
-    bool good = column != NULL && write_text_attribute(file, "schema", APMW_TR_SCHEMA) &&
+    bool good = column != NULL && make_groups(file) && write_text_attribute(file, "schema", APMW_TR_SCHEMA) &&
                 write_int_attribute(file, "block_tokens", trace->block_tokens) &&
                 write_text_attribute(file, "hash", named.hash) &&
                 write_text_attribute(file, "note", trace->note) && write_trajectories(file, trace, column) &&

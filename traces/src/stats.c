@@ -49,15 +49,24 @@ static void push(sample *s, double value)
     s->values[s->n++] = value;
 }
 
-static int64_t hit_of(const apmw_trajectory *t, int32_t i, int64_t block, bool output_cached)
+/* Tokens of a turn's prompt that are in the cache because of its parent: the shared part of the parent's
+ * prompt, then of its output what was kept (all but the last token, if outputs are kept at all) or what an
+ * earlier turn sent again as its input. `resent` holds the most of that by turn, and takes in this turn. */
+static int64_t known_tokens(const apmw_trajectory *t, int32_t i, bool output_cached, int64_t *resent)
 {
-    const apmw_turn *turn = &t->turns[i];
-    int64_t shared = turn->shared_in;
-    if (output_cached && turn->shared_out > 0) {
-        const apmw_turn *parent = &t->turns[turn->parent];
-        shared = smaller(shared + turn->shared_out, parent->n_in + parent->n_out - 1);
+    const apmw_turn *u = &t->turns[i];
+    resent[i] = 0;
+    if (u->shared_out == 0) {
+        return u->shared_in;
     }
-    return floor_to(shared, block);
+    int64_t kept = output_cached ? t->turns[u->parent].n_out - 1 : 0;
+    if (kept < resent[u->parent]) {
+        kept = resent[u->parent];
+    }
+    if (resent[u->parent] < u->shared_out) {
+        resent[u->parent] = u->shared_out;
+    }
+    return u->shared_in + smaller(u->shared_out, kept);
 }
 
 /* The group's entry, made at the first call; the table is sorted by id. NULL: out of memory. */
@@ -104,6 +113,7 @@ static int64_t common_tokens(const apmw_trajectory *t, int32_t a, int32_t b)
 typedef struct counters {
     int64_t block;
     bool output_cached;
+    int64_t *resent; /* by turn of the trajectory at hand */
     double hit, hit_shared, hit_previous, blocks, found;
 } counters;
 
@@ -113,7 +123,8 @@ static int64_t count_hits(const apmw_trajectory *t, int32_t i, int32_t previous,
                           counters *c)
 {
     const apmw_turn *u = &t->turns[i];
-    int64_t tokens = hit_of(t, i, c->block, c->output_cached), with_groups = tokens, content = u->shared_in;
+    int64_t content = known_tokens(t, i, c->output_cached, c->resent);
+    int64_t tokens = floor_to(content, c->block), with_groups = tokens;
     if (u->parent == -1) {
         int64_t whole = shared != NULL && shared->cached > *own ? shared->cached : *own;
         content = smaller(whole, t->global_tokens);
@@ -209,11 +220,13 @@ apmw_status apmw_trace_stats_compute(const apmw_trace *trace, int64_t block_toke
     if (block < 1) {
         return apmw_error_set(err, APMW_E_DATA, "the trace has no block size");
     }
-    size_t turns = 0, lanes = 1;
+    size_t turns = 0, lanes = 1, longest = 1;
     for (size_t i = 0; i < trace->n; i++) {
         size_t n = (size_t)trace->items[i].n_lanes;
         turns += (size_t)trace->items[i].n_turns;
         lanes = n > lanes ? n : lanes;
+        n = (size_t)trace->items[i].n_turns;
+        longest = n > longest ? n : longest;
     }
     sample samples[N_SAMPLES] = {{0}};
     bool failed = false;
@@ -222,10 +235,11 @@ apmw_status apmw_trace_stats_compute(const apmw_trace *trace, int64_t block_toke
         failed = failed || samples[k].values == NULL;
     }
     int32_t *last = malloc(lanes * sizeof *last);
-    failed = failed || last == NULL;
+    int64_t *resent = malloc(longest * sizeof *resent);
+    failed = failed || last == NULL || resent == NULL;
     group *groups = NULL;
     size_t n_groups = 0;
-    counters c = {.block = block, .output_cached = output_cached};
+    counters c = {.block = block, .output_cached = output_cached, .resent = resent};
     for (size_t i = 0; i < trace->n && !failed; i++) {
         const apmw_trajectory *t = &trace->items[i];
         group *shared = NULL;
@@ -255,6 +269,7 @@ apmw_status apmw_trace_stats_compute(const apmw_trace *trace, int64_t block_toke
         free(samples[k].values);
     }
     free(last);
+    free(resent);
     free(groups);
     return failed ? apmw_error_set(err, APMW_E_NOMEM, "out of memory for the statistics of %zu turns", turns)
                   : APMW_OK;

@@ -73,8 +73,9 @@ static void is_a_function_of_its_seed(void **state)
 static void takes_overrides_by_name(void **state)
 {
     (void)state;
-    static const char *const overrides[] = {"turns_min=10", "turns_max=10", "growth_sigma=0",
-                                            "growth_session_sigma=0", "growth_mean=1000", "global_tokens=4000"};
+    static const char *const overrides[] = {"turns_min=10",     "turns_max=10",
+                                            "growth_sigma=0",   "growth_session_sigma=0",
+                                            "growth_mean=1000", "global_tokens=4000"};
     apmw_trace trace;
     apmw_error err = {0};
     assert_int_equal(apmw_synth_run("agentperf", 50, 1, overrides, 6, &trace, &err), APMW_OK);

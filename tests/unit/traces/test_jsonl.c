@@ -37,22 +37,49 @@ static apmw_trace sample(void)
     static apmw_turn turns[] = {
         {.n_in = 1000, .n_out = 50, .parent = -1, .trigger = APMW_TURN_USER},
         {.n_in = 500, .n_out = 7, .parent = 0, .lane = 1, .delay_ns = 1},
-        {.n_in = 700, .n_out = 9, .parent = 1, .lane = 1, .shared_in = 500, .shared_out = 7, .delay_ns = 2000000000},
+        {.n_in = 700,
+         .n_out = 9,
+         .parent = 1,
+         .lane = 1,
+         .shared_in = 500,
+         .shared_out = 7,
+         .delay_ns = 2000000000},
         {.n_in = 800, .n_out = 9, .parent = 0, .lane = 2, .shared_in = 640, .delay_ns = 5},
-        {.n_in = 1200, .n_out = 1, .parent = 0, .shared_in = 1000, .shared_out = 50, .delay_ns = 77,
+        {.n_in = 1200,
+         .n_out = 1,
+         .parent = 0,
+         .shared_in = 1000,
+         .shared_out = 50,
+         .delay_ns = 77,
          .trigger = APMW_TURN_JOIN},
-        {.n_in = 300, .n_out = 16384, .parent = 4, .shared_in = 256, .delay_ns = 900000000000, .trigger = APMW_TURN_TOOL},
+        {.n_in = 300,
+         .n_out = 16384,
+         .parent = 4,
+         .shared_in = 256,
+         .delay_ns = 900000000000,
+         .trigger = APMW_TURN_TOOL},
     };
     static apmw_lane lanes[] = {{-1, -1}, {0, 4}, {0, -1}};
-    apmw_trajectory t = {.id = "odd \"id\"\\\t", .source = "test", .global_id = 3, .global_tokens = 128,
-                         .turns = turns, .n_turns = 6, .lanes = lanes, .n_lanes = 3};
+    apmw_trajectory t = {.id = "odd \"id\"\\\t",
+                         .source = "test",
+                         .global_id = 3,
+                         .global_tokens = 128,
+                         .turns = turns,
+                         .n_turns = 6,
+                         .lanes = lanes,
+                         .n_lanes = 3};
     apmw_trace trace = {.block_tokens = 64, .note = "a note"};
     apmw_error err = {0};
     if (apmw_trace_add(&trace, &t, &err) != APMW_OK) {
         fail_msg("%s", err.message);
     }
-    t = (apmw_trajectory){.id = "plain", .source = "test", .global_id = -1, .turns = turns, .n_turns = 1,
-                          .lanes = lanes, .n_lanes = 1};
+    t = (apmw_trajectory){.id = "plain",
+                          .source = "test",
+                          .global_id = -1,
+                          .turns = turns,
+                          .n_turns = 1,
+                          .lanes = lanes,
+                          .n_lanes = 1};
     assert_int_equal(apmw_trace_add(&trace, &t, &err), APMW_OK);
     apmw_trace_rehash(&trace);
     return trace;
@@ -101,15 +128,16 @@ static void refuse(const char *text, apmw_status status, const char *a, const ch
     apmw_trace trace;
     apmw_error err = {0};
     assert_int_equal(apmw_trace_load(file("bad.jsonl"), NULL, &trace, &err), status);
-    if (strstr(err.message, "bad.jsonl") == NULL || strstr(err.message, a) == NULL || strstr(err.message, b) == NULL) {
+    if (strstr(err.message, "bad.jsonl") == NULL || strstr(err.message, a) == NULL ||
+        strstr(err.message, b) == NULL) {
         fail_msg("\"%s\" does not say \"%s\" and \"%s\"", err.message, a, b);
     }
     assert_null(trace.items);
 }
 
 #define HEAD "{\"schema\":\"apmw.trace/1\",\"block_tokens\":16}\n"
-#define LINE(in, shared, trigger)                                                                                    \
-    "{\"id\":\"x\",\"source\":\"me\",\"in\":" in ",\"out\":[5,6],\"shared_in\":" shared                              \
+#define LINE(in, shared, trigger)                                                                            \
+    "{\"id\":\"x\",\"source\":\"me\",\"in\":" in ",\"out\":[5,6],\"shared_in\":" shared                      \
     ",\"delay_ns\":[0,1000],\"trigger\":\"" trigger "\"}\n"
 
 static void names_file_line_and_reason(void **state)
@@ -131,7 +159,8 @@ static void names_file_line_and_reason(void **state)
     refuse(HEAD LINE("[100,150]", "[0,100]", "uj"), APMW_E_DATA, "no lane is joined", "");
     refuse(HEAD "{\"id\":\"x\",\"source\":\"me\",\"in\":[1", APMW_E_DATA, ":2:", "truncated");
     refuse(HEAD LINE("[100,150]", "[0,100]", "ut") "]", APMW_E_DATA, ":3:", "0x5d");
-    refuse("{\"schema\":\"apmw.trace/1\",\"block_tokens\":16,\"trajectories\":2}\n" LINE("[100,150]", "[0,100]", "ut"),
+    refuse("{\"schema\":\"apmw.trace/1\",\"block_tokens\":16,\"trajectories\":2}\n" LINE("[100,150]",
+                                                                                         "[0,100]", "ut"),
            APMW_E_DATA, "promises 2", "holds 1");
     refuse("{\"schema\":\"apmw.trace/1\",\"block_tokens\":16,\"hash\":\"0123456789abcdef\"}\n" LINE(
                "[100,150]", "[0,100]", "ut"),
@@ -156,17 +185,22 @@ static void the_hash_sees_every_field(void **state)
     (void)state;
     apmw_trace trace = sample();
     char before[17];
-    int64_t *fields[] = {&trace.block_tokens, &trace.items[0].global_tokens, &trace.items[0].turns[2].n_in,
-                         &trace.items[0].turns[2].n_out, &trace.items[0].turns[2].shared_in,
-                         &trace.items[0].turns[2].shared_out, &trace.items[0].turns[2].delay_ns};
+    int64_t *fields[] = {&trace.block_tokens,
+                         &trace.items[0].global_tokens,
+                         &trace.items[0].turns[2].n_in,
+                         &trace.items[0].turns[2].n_out,
+                         &trace.items[0].turns[2].shared_in,
+                         &trace.items[0].turns[2].shared_out,
+                         &trace.items[0].turns[2].delay_ns};
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
         memcpy(before, trace.hash, sizeof before);
         ++*fields[i];
         apmw_trace_rehash(&trace);
         assert_string_not_equal(before, trace.hash);
     }
-    int32_t *small[] = {&trace.items[0].global_id, &trace.items[0].turns[2].parent, &trace.items[0].turns[2].lane,
-                        &trace.items[0].lanes[1].join_before, &trace.items[0].lanes[1].spawn_after};
+    int32_t *small[] = {&trace.items[0].global_id, &trace.items[0].turns[2].parent,
+                        &trace.items[0].turns[2].lane, &trace.items[0].lanes[1].join_before,
+                        &trace.items[0].lanes[1].spawn_after};
     for (size_t i = 0; i < sizeof small / sizeof small[0]; i++) {
         memcpy(before, trace.hash, sizeof before);
         ++*small[i];
