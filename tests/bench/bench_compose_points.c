@@ -3,7 +3,7 @@
  * non-speculative serving points, from the step at full batch and mean context plus the share of prompt steps, against
  * what was measured. No scheduler is simulated (apmw validate does that): this shows wrong rows, fast.
  *
- *   bench_compose_points [--data DIR] [--half fit|judge|all] [--rows] [--report] [--match TEXT]
+ *   bench_compose_points [--data DIR] [--half fit|judge|all] [--disagg] [--rows] [--report] [--match TEXT]
  */
 #include <math.h>
 #include <stdbool.h>
@@ -18,13 +18,13 @@
 
 typedef struct group {
     char name[128];
-    double *error, *residual;
+    double *error, *residual, *ratio, *layer, *seqs; /* composed, layers (1/s) and sequences (1/s) over measured */
     size_t n;
 } group;
 
 typedef struct point {
     apmw_serving_spec spec;
-    double isl, osl, concurrency, tpot_s, layers;
+    double isl, osl, concurrency, tpot_s, workers; /* decode workers of a disaggregated row, else 0 */
     char name[96];
 } point;
 
@@ -57,6 +57,30 @@ static bool excluded(const apmw_csv *csv, size_t row)
            (r1 && !strcmp(platform, "b300") && !strcmp(day, "2026-04-17"));
 }
 
+/* Settings of disaggregated rows are written "P:a D:b", "-" = not set: the part of the decode workers. */
+static void decode_part(char *text)
+{
+    char *d = strstr(text, "D:");
+    if (!d) {
+        if (!strncmp(text, "P:", 2)) {
+            text[0] = 0;
+        }
+        return;
+    }
+    memmove(text, d + 2, strlen(d + 2) + 1);
+    if (!strcmp(text, "-")) {
+        text[0] = 0;
+    }
+}
+
+static void copy_setting(char *out, size_t size, const char *cell_text)
+{
+    char text[512];
+    apmw_copy(text, sizeof text, cell_text);
+    decode_part(text);
+    apmw_copy(out, size, text);
+}
+
 static void read_point(const apmw_csv *csv, size_t row, point *p)
 {
     *p = (point){.isl = number(csv, row, "isl"), .osl = number(csv, row, "osl"),
@@ -65,18 +89,42 @@ static void read_point(const apmw_csv *csv, size_t row, point *p)
     apmw_copy(p->spec.model, sizeof p->spec.model, cell(csv, row, "model"));
     apmw_copy(p->spec.engine, sizeof p->spec.engine, cell(csv, row, "engine"));
     apmw_copy(p->spec.precision, sizeof p->spec.precision, cell(csv, row, "precision"));
-    apmw_copy(p->spec.kv_dtype, sizeof p->spec.kv_dtype, cell(csv, row, "kv_dtype"));
-    apmw_copy(p->spec.moe_backend, sizeof p->spec.moe_backend, cell(csv, row, "moe_backend"));
+    copy_setting(p->spec.kv_dtype, sizeof p->spec.kv_dtype, cell(csv, row, "kv_dtype"));
+    copy_setting(p->spec.moe_backend, sizeof p->spec.moe_backend, cell(csv, row, "moe_backend"));
     apmw_copy(p->spec.released, sizeof p->spec.released, cell(csv, row, "measured"));
     p->spec.layout = (apmw_layout){.tp = number(csv, row, "tp"), .pp = number(csv, row, "pp"),
                                    .attention_dp = number(csv, row, "attention_dp"),
                                    .moe_tp = number(csv, row, "moe_tp"), .moe_ep = number(csv, row, "moe_ep")};
+    if (number(csv, row, "decode_workers") > 0) {
+        p->workers = number(csv, row, "decode_workers");
+        apmw_copy(p->spec.role, sizeof p->spec.role, "decode");
+        p->spec.layout = (apmw_layout){.tp = number(csv, row, "decode_tp"), .pp = number(csv, row, "decode_pp"),
+                                       .attention_dp = number(csv, row, "decode_attention_dp"),
+                                       .moe_tp = number(csv, row, "decode_moe_tp"), .moe_ep = number(csv, row, "decode_moe_ep")};
+    }
     snprintf(p->name, sizeof p->name, "%s %s %s %s", p->spec.platform, p->spec.model, p->spec.engine, p->spec.precision);
+}
+
+/* A disaggregated decode worker: no prompts beside the decodes. */
+static double predict_decode(const apmw_step_cost *cost, const point *p)
+{
+    double dp = p->spec.layout.attention_dp > 1 ? p->spec.layout.attention_dp : 1, ctx = 0.9 * (p->isl + p->osl / 2);
+    int64_t total = (int64_t)ceil(p->concurrency / p->workers), seqs = (int64_t)ceil((double)total / dp);
+    apmw_step_load load = {.n_seqs = seqs, .rank_tokens = seqs, .total_seqs = total, .total_tokens = total};
+    for (int k = 0; k < cost->n_kinds; k++) {
+        load.kv[k] = (double)seqs * fmin(ctx, (double)cost->kv_cap[k]);
+    }
+    apmw_step_work work;
+    apmw_step_cost_eval(cost, &load, &work);
+    return work.time_s;
 }
 
 /* Step at full batch and mean context, plus what the prompts of the other requests add to each step. */
 static double predict(const apmw_step_cost *cost, const point *p)
 {
+    if (p->workers > 0) {
+        return predict_decode(cost, p);
+    }
     double dp = p->spec.layout.attention_dp > 1 ? p->spec.layout.attention_dp : 1;
     double batch = p->concurrency / dp, isl = 0.9 * p->isl, osl = 0.9 * p->osl;
     int64_t seqs = (int64_t)ceil(batch), total = (int64_t)p->concurrency;
@@ -105,7 +153,27 @@ static double predict(const apmw_step_cost *cost, const point *p)
     return decode.time_s + (p->concurrency - 1) / dp / osl * prompt;
 }
 
-static void add(group **groups, size_t *n, const char *name, double error, double residual)
+/* Best constants per layer and step and per sequence and step, and the mean absolute ln error that they leave: what no
+ * constant can mend. */
+static void best_constants(const group *g, double *layer_s, double *seq_s, double *left)
+{
+    *left = HUGE_VAL;
+    for (double b = 0; b < 61e-6; b += 3e-6) {
+        for (double s = 0; s < 200e-6; s += 1e-6) {
+            double sum = 0;
+            for (size_t i = 0; i < g->n; i++) {
+                sum += fabs(log(g->ratio[i] + s * g->layer[i] + b * g->seqs[i]));
+            }
+            if (sum < *left * (double)g->n) {
+                *left = sum / (double)g->n;
+                *layer_s = s;
+                *seq_s = b;
+            }
+        }
+    }
+}
+
+static void add(group **groups, size_t *n, const char *name, double error, double residual, double layer, double seqs)
 {
     group *g = NULL;
     for (size_t i = 0; i < *n && !g; i++) {
@@ -119,7 +187,13 @@ static void add(group **groups, size_t *n, const char *name, double error, doubl
     }
     g->error = realloc(g->error, (g->n + 1) * sizeof *g->error);
     g->residual = realloc(g->residual, (g->n + 1) * sizeof *g->residual);
+    g->ratio = realloc(g->ratio, (g->n + 1) * sizeof *g->ratio);
+    g->layer = realloc(g->layer, (g->n + 1) * sizeof *g->layer);
+    g->seqs = realloc(g->seqs, (g->n + 1) * sizeof *g->seqs);
     g->error[g->n] = error;
+    g->ratio[g->n] = error + 1;
+    g->layer[g->n] = layer;
+    g->seqs[g->n] = seqs;
     g->residual[g->n++] = residual;
 }
 
@@ -130,25 +204,35 @@ static int by_name(const void *a, const void *b)
 
 static void print_groups(group *groups, size_t n)
 {
+    double total_left = 0, total_n = 0;
     qsort(groups, n, sizeof *groups, by_name);
-    printf("%-44s %4s %7s %7s %7s %9s\n", "group", "n", "median%", "|med|%", "|p90|%", "us/layer");
+    printf("%-44s %4s %7s %7s %7s %9s %8s %7s %7s\n", "group", "n", "median%", "|med|%", "|p90|%", "us/layer", "s us", "b us", "left%");
     for (size_t i = 0; i < n; i++) {
         group *g = &groups[i];
         double signed_median = apmw_quantile(g->error, g->n, 0.5), us = apmw_quantile(g->residual, g->n, 0.5);
         for (size_t j = 0; j < g->n; j++) {
             g->error[j] = fabs(g->error[j]);
         }
-        printf("%-44s %4zu %+7.1f %7.1f %7.1f %+9.1f\n", g->name, g->n, 100 * signed_median,
-               100 * apmw_quantile(g->error, g->n, 0.5), 100 * apmw_quantile(g->error, g->n, 0.9), us);
+        double left, best = 0, seq = 0;
+        best_constants(g, &best, &seq, &left);
+        total_left += left * (double)g->n;
+        total_n += (double)g->n;
+        printf("%-44s %4zu %+7.1f %7.1f %7.1f %+9.1f %8.0f %7.0f %7.1f\n", g->name, g->n, 100 * signed_median,
+               100 * apmw_quantile(g->error, g->n, 0.5), 100 * apmw_quantile(g->error, g->n, 0.9), us, 1e6 * best, 1e6 * seq,
+               100 * left);
+        free(g->seqs);
+        free(g->ratio);
+        free(g->layer);
         free(g->error);
         free(g->residual);
     }
+    printf("mean left over: %.2f %%\n", 100 * total_left / total_n);
     free(groups);
 }
 
 int main(int argc, char **argv)
 {
-    const char *data = APMW_SOURCE_DIR, *half = "all", *match = "";
+    const char *data = APMW_SOURCE_DIR, *half = "all", *match = "", *mode = "agg";
     bool rows = false, report_rows = false;
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--data") && i + 1 < argc) {
@@ -157,6 +241,8 @@ int main(int argc, char **argv)
             half = argv[++i];
         } else if (!strcmp(argv[i], "--match") && i + 1 < argc) {
             match = argv[++i];
+        } else if (!strcmp(argv[i], "--disagg")) {
+            mode = "disagg";
         } else if (!strcmp(argv[i], "--rows")) {
             rows = true;
         } else if (!strcmp(argv[i], "--report")) {
@@ -179,7 +265,7 @@ int main(int argc, char **argv)
     apmw_serving_spec last = {0};
     for (size_t row = 0; row < apmw_csv_rows(csv); row++) {
         point p;
-        if (strcmp(cell(csv, row, "mode"), "agg") || strcmp(cell(csv, row, "spec_method"), "none") ||
+        if (strcmp(cell(csv, row, "mode"), mode) || strcmp(cell(csv, row, "spec_method"), "none") ||
             !*cell(csv, row, "length_range_ratio") || excluded(csv, row)) {
             continue;
         }
@@ -221,9 +307,11 @@ int main(int argc, char **argv)
                    p.spec.layout.tp, p.spec.layout.attention_dp, p.spec.layout.moe_ep, p.isl, p.osl, p.concurrency,
                    p.spec.released, 1e3 * t, 1e3 * p.tpot_s, 100 * error, us);
         }
-        add(&groups, &n_groups, p.name, error, us);
-        add(&engines, &n_engines, p.spec.engine, error, us);
-        add(&engines, &n_engines, "~all", error, us);
+        double per_layer = llm->layers / p.tpot_s, dp = p.spec.layout.attention_dp > 1 ? p.spec.layout.attention_dp : 1;
+        double per_seq = p.concurrency / dp / p.tpot_s;
+        add(&groups, &n_groups, p.name, error, us, per_layer, per_seq);
+        add(&engines, &n_engines, p.spec.engine, error, us, per_layer, per_seq);
+        add(&engines, &n_engines, "~all", error, us, per_layer, per_seq);
     }
     print_groups(groups, n_groups);
     print_groups(engines, n_engines);
