@@ -3,7 +3,7 @@
 # A check that cannot fail is worth nothing: each script of this directory is run on a small tree that breaks its rule,
 # and on the same tree without the fault. Arguments: program, source tree.
 set -eu
-source=$2
+source=$(cd "$2" && pwd)
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 cc=${CC:-cc}
