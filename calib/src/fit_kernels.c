@@ -11,7 +11,7 @@
 
 #include "apmw/text.h"
 
-enum { MAX_GRIDS = 48, MAX_POINTS = 4000, BANDS = 4, NUMBERS = 3 };
+enum { MAX_GRIDS = 48, MAX_POINTS = 6000, BANDS = 4, NUMBERS = 3 };
 
 typedef struct sample {
     double flops, bytes, time_s;
@@ -126,16 +126,22 @@ static bool work_of(const apmw_op_table *t, const char *key, const double *x, do
 /* Rows of one family share this. */
 static void family_of(const apmw_op_table *t, const char *key, char out[64])
 {
-    static const char *const names[] = {"gemm_dtype", "moe_dtype",  "gemm_type", "kv_cache_dtype", "bmm_dtype",
-                                        "phase",      "op_name",    "nccl_dtype"};
-    char value[48];
+    static const char *const names[] = {"gemm_dtype", "moe_dtype", "gemm_type",  "kv_cache_dtype", "bmm_dtype",
+                                        "phase",      "op_name",   "nccl_dtype", "kernel_source"};
+    char value[APMW_OP_KEY];
     size_t used = 0;
-    (void)t;
     out[0] = 0;
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         key_text(key, names[i], value, sizeof value);
-        if (value[0] != 0 && used < 40)
-            used += (size_t)snprintf(out + used, 64 - used, "%s%s=%.20s", used > 0 ? ";" : "", names[i], value);
+        /* What distinguishes long names stands at their end; a name that begins like the operation adds the rest only. */
+        const char *tail = value;
+        size_t n = strlen(value), same = strlen(t->op);
+        if (strncmp(value, t->op, same) == 0)
+            tail += value[same] == '_' ? same + 1 : same;
+        else if (n > 20)
+            tail += n - 20;
+        if (tail[0] != 0 && used < 48)
+            used += (size_t)snprintf(out + used, 64 - used, "%s%s=%.20s", used > 0 ? ";" : "", names[i], tail);
     }
     if (out[0] == 0)
         apmw_copy(out, 64, "all");
@@ -218,19 +224,32 @@ typedef struct family {
     size_t n_grids, n_seen;
 } family;
 
-/* Rows of a grid, the band of each by its rank on the last axis within the grid's range. */
+/* Rows of a grid, the band of each by its place on the last varying axis within the grid's range. A grid with more rows than
+ * `room` gives whole lists of the last axis at equal strides, so that every part of the outer axes is there. */
 static size_t grid_samples(const apmw_op_table *t, const apmw_op_group *g, sample *out, double *x, size_t room,
                            bool *has_work)
 {
-    size_t n = apmw_op_group_rows(g), kept = 0;
-    double lo = 0.0, hi = 0.0;
-    int last = t->n_axes - 1;
-    apmw_op_group_range(g, last, &lo, &hi);
+    size_t n = apmw_op_group_rows(g), kept = 0, list = 0, stride = (n + room - 1) / room;
+    double lo = 0.0, hi = 0.0, before[APMW_OP_AXES];
+    int last = t->n_axes;
+    do {
+        last--; /* the last axis that varies: decode rows of one token have none of tokens */
+        apmw_op_group_range(g, last, &lo, &hi);
+    } while (last > 0 && !(hi > lo));
     double span = log((hi + 1.0) / (lo + 1.0));
     for (size_t i = 0; i < n && kept < room; i++) {
         double *xi = x + kept * APMW_OP_AXES;
         sample *s = &out[kept];
         apmw_op_group_row(g, i, xi, &s->time_s);
+        for (int a = 0; i > 0 && a < last; a++) {
+            if (xi[a] != before[a]) {
+                list++;
+                break;
+            }
+        }
+        memcpy(before, xi, sizeof before);
+        if (last > 0 && list % stride != 0)
+            continue;
         s->flops = s->bytes = 0.0;
         *has_work = work_of(t, apmw_op_group_key(g), xi, &s->flops, &s->bytes);
         double at = span > 0.0 ? log((xi[last] + 1.0) / (lo + 1.0)) / span : 0.0;
@@ -280,6 +299,24 @@ static apmw_status table_errors(const apmw_op_table *t, const sample *samples, c
     return status;
 }
 
+/* A side of the roofline that no row lies on has no measured efficiency: where the fit left it says nothing. */
+static void forget_unseen(const problem *p, const double theta[NUMBERS], apmw_op_fit *out)
+{
+    size_t on_side[2] = {0, 0};
+    for (size_t i = 0; i < p->n; i++) {
+        const sample *s = &p->samples[p->use[i]];
+        double compute = s->flops / (exp(theta[1]) * p->peak), stream = s->bytes / (exp(theta[2]) * p->bandwidth);
+        on_side[compute > stream ? 0 : 1]++;
+    }
+    for (size_t side = 0; side < 2; side++) {
+        if (on_side[side] > 0)
+            continue;
+        *(side == 0 ? &out->eff_flop : &out->eff_byte) = (double)NAN;
+        for (size_t i = 0; i < NUMBERS; i++)
+            out->covariance[i][side + 1] = out->covariance[side + 1][i] = (double)NAN;
+    }
+}
+
 static apmw_status fit_family(const apmw_op_table *t, const family *f, const apmw_accelerator_spec *a, apmw_op_fit *out,
                               apmw_error *err)
 {
@@ -292,7 +329,8 @@ static apmw_status fit_family(const apmw_op_table *t, const family *f, const apm
     size_t n = 0, n_errors = 0;
     bool has_work = false;
     for (size_t g = 0; status == APMW_OK && g < f->n_grids && n < MAX_POINTS; g++) {
-        size_t added = grid_samples(t, f->grids[g], samples + n, x + n * APMW_OP_AXES, MAX_POINTS - n, &has_work);
+        size_t room = (MAX_POINTS - n) / (f->n_grids - g);
+        size_t added = grid_samples(t, f->grids[g], samples + n, x + n * APMW_OP_AXES, room, &has_work);
         status = table_errors(t, samples + n, x + n * APMW_OP_AXES, added, errors, &n_errors, err);
         n += added;
     }
@@ -315,6 +353,7 @@ static apmw_status fit_family(const apmw_op_table *t, const family *f, const apm
             out->t0_s = exp(theta[0]);
             out->eff_flop = exp(theta[1]);
             out->eff_byte = exp(theta[2]);
+            forget_unseen(&p, theta, out);
             n_errors = 0;
             for (int band = 0; band < BANDS; band++) {
                 p.n = 0;

@@ -11,6 +11,7 @@
 
 struct apmw_catalog {
     char dir[512];
+    char evidence[512]; /* "": fitted files, and measured tables only where there is none */
     apmw_accelerator_spec *accelerators;
     size_t n_accelerators;
     apmw_node_spec *nodes;
@@ -124,6 +125,11 @@ void apmw_catalog_free(apmw_catalog *catalog)
     free(catalog);
 }
 
+void apmw_catalog_use_evidence(apmw_catalog *catalog, const char *evidence_dir)
+{
+    apmw_copy(catalog->evidence, sizeof catalog->evidence, evidence_dir);
+}
+
 const char *apmw_catalog_dir(const apmw_catalog *catalog)
 {
     return catalog->dir;
@@ -194,7 +200,9 @@ apmw_status apmw_catalog_platform(apmw_catalog *catalog, const char *id, const a
     if (catalog->platforms[i] == NULL) {
         char path[1024];
         snprintf(path, sizeof path, "%s/hwmodels/%s.h5", catalog->dir, id);
-        if (access(path, F_OK) == 0) {
+        if (catalog->evidence[0] != 0) {
+            status = apmw_hwmodel_from_evidence(catalog->evidence, id, &catalog->platforms[i], err);
+        } else if (access(path, F_OK) == 0) {
             status = apmw_hwmodel_load(path, &catalog->platforms[i], err);
         } else {
             snprintf(path, sizeof path, "%s/hwmodels/evidence", catalog->dir);

@@ -116,6 +116,12 @@ static int fit_platforms(apmw_cli *cli, const options *o)
     apmw_table *table = apmw_table_create(sizeof columns / sizeof columns[0], columns);
     apmw_status status = table != NULL ? apmw_catalog_open(cli->data_dir, &catalog, &err)
                                        : apmw_error_set(&err, APMW_E_NOMEM, "out of memory");
+    char *evidence = apmw_cli_data_path(cli, "hwmodels/evidence");
+    if (status == APMW_OK && evidence == NULL)
+        status = apmw_error_set(&err, APMW_E_NOMEM, "out of memory");
+    if (status == APMW_OK)
+        apmw_catalog_use_evidence(catalog, o->evidence != NULL ? o->evidence : evidence);
+    free(evidence);
     const apmw_accelerator_spec *only = NULL;
     if (status == APMW_OK && o->platform != NULL)
         status = apmw_catalog_accelerator(catalog, o->platform, &only, &err);

@@ -63,6 +63,9 @@ const apmw_op_table *apmw_hwmodel_table(const apmw_hwmodel *model, const char *o
 typedef struct apmw_catalog apmw_catalog;
 /* data_dir holds hwmodels/. Specs and models are read now, platforms on first use. */
 apmw_status apmw_catalog_open(const char *data_dir, apmw_catalog **out, apmw_error *err);
+/* From now on platforms come straight from the measured tables under `evidence_dir`, fitted files or not: a fit must not
+ * see the files that an earlier fit wrote. Call before the first platform is asked for. */
+void apmw_catalog_use_evidence(apmw_catalog *catalog, const char *evidence_dir);
 void apmw_catalog_free(apmw_catalog *catalog);
 const char *apmw_catalog_dir(const apmw_catalog *catalog);
 /* Unknown names: APMW_E_USAGE with the nearest known one. All results are owned by the catalog. */
