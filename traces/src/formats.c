@@ -276,10 +276,10 @@ static bool ends_with(const char *text, const char *tail)
 apmw_status apmw_trace_save(const apmw_trace *trace, const char *path, apmw_error *err)
 {
     if (ends_with(path, ".jsonl.zst")) {
-        return apmw_tr_save_jsonl(trace, path, 19, err);
+        return apmw_tr_save_jsonl(trace, path, true, err);
     }
     if (ends_with(path, ".jsonl")) {
-        return apmw_tr_save_jsonl(trace, path, -1, err);
+        return apmw_tr_save_jsonl(trace, path, false, err);
     }
     if (ends_with(path, ".h5")) {
         return apmw_tr_save_h5(trace, path, err);

@@ -62,7 +62,7 @@ typedef struct apmw_tr_format {
 } apmw_tr_format;
 extern const apmw_tr_format apmw_tr_format_jsonl, apmw_tr_format_h5, apmw_tr_format_weka,
     apmw_tr_format_mooncake;
-apmw_status apmw_tr_save_jsonl(const apmw_trace *trace, const char *path, int zstd_level, apmw_error *err);
+apmw_status apmw_tr_save_jsonl(const apmw_trace *trace, const char *path, bool compress, apmw_error *err);
 apmw_status apmw_tr_save_h5(const apmw_trace *trace, const char *path, apmw_error *err);
 /* The granularity of every file of one load must agree. */
 apmw_status apmw_tr_set_block(apmw_trace *trace, int64_t block_tokens, const char *path, apmw_error *err);

@@ -102,6 +102,11 @@ apmw_status apmw_tr_take(apmw_trace *trace, apmw_trajectory *trajectory, apmw_er
         apmw_trajectory_free(trajectory);
         return status;
     }
+    /* The arrays grew by doubling; a large corpus should not carry the slack. */
+    apmw_turn *turns = realloc(trajectory->turns, (size_t)trajectory->n_turns * sizeof *turns);
+    trajectory->turns = turns != NULL ? turns : trajectory->turns;
+    apmw_lane *lanes = realloc(trajectory->lanes, (size_t)trajectory->n_lanes * sizeof *lanes);
+    trajectory->lanes = lanes != NULL ? lanes : trajectory->lanes;
     trace->items[trace->n++] = *trajectory;
     memset(trajectory, 0, sizeof *trajectory);
     return APMW_OK;
