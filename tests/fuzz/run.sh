@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")/../.."
 seconds=${1:-60}
 [ $# -eq 0 ] || shift
-cmake -S . -B build/fuzz -G Ninja -DCMAKE_C_COMPILER=clang -DAPMW_FUZZ=ON -DAPMW_SANITIZE=ON -DAPMW_TESTS=ON \
+cmake -S . -B build/fuzz -G Ninja -DCMAKE_C_COMPILER=clang -DAPMW_FUZZ=ON -DAPMW_SANITIZE=ON -DCMAKE_C_FLAGS=-fsanitize=fuzzer-no-link -DAPMW_TESTS=ON \
     -DCMAKE_BUILD_TYPE=RelWithDebInfo >/dev/null
 code=0
 for source in tests/fuzz/fuzz_*.c; do
