@@ -14,6 +14,7 @@ void apmw_hwmodel_free(apmw_hwmodel *model)
     free(model->tables);
     free(model->fits);
     free(model->fit_table);
+    free(model->watts);
     free(model);
 }
 

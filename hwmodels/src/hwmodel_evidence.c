@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* A platform model straight from its measured tables. */
-#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +7,7 @@
 
 #include "apmw/hwmodel.h"
 #include "apmw/text.h"
+#include "evidence_files.h"
 #include "topk_correction.h"
 
 static const char *const engines[] = {"sglang", "trtllm", "vllm", "nccl", "aiter"};
@@ -23,19 +23,18 @@ static const struct {
                 {"b300", "gb300", "sglang", "dsv4_mhc"},
                 {"mi325x", "mi300x", "aiter", NULL}};
 
-static int is_table(const struct dirent *entry)
+int apmw_evidence_is_table(const struct dirent *entry)
 {
     size_t n = strlen(entry->d_name);
     return n > sizeof suffix && strcmp(entry->d_name + n - (sizeof suffix - 1), suffix) == 0;
 }
 
-static int by_name(const struct dirent **a, const struct dirent **b)
+int apmw_evidence_by_name(const struct dirent **a, const struct dirent **b)
 {
     return strcmp((*a)->d_name, (*b)->d_name);
 }
 
-/* "gemm.sglang0.5.14.csv.zst" -> op, engine, version. */
-static bool split_name(const char *file, char op[48], char engine[16], char version[24])
+bool apmw_evidence_name(const char *file, char op[48], char engine[16], char version[24])
 {
     const char *dot = strchr(file, '.');
     if (dot == NULL || dot - file >= 48)
@@ -78,7 +77,7 @@ static apmw_status add_table(apmw_hwmodel *model, const char *dir, const char *p
                              const apmw_csv *manifest, apmw_error *err)
 {
     char op[48], engine[16], version[24], name[320], path[1400], constants[512] = "";
-    if (!split_name(file, op, engine, version) || apmw_op_schema_find(op) == NULL)
+    if (!apmw_evidence_name(file, op, engine, version) || apmw_op_schema_find(op) == NULL)
         return APMW_OK; /* evidence for people or for other fits */
     snprintf(name, sizeof name, "%s/%s", platform, file);
     snprintf(path, sizeof path, "%s/%s", dir, name);
@@ -121,13 +120,13 @@ static apmw_status add_folder(apmw_hwmodel *model, const char *dir, const char *
     char path[1024];
     struct dirent **entries = NULL;
     snprintf(path, sizeof path, "%s/%s", dir, platform);
-    int count = scandir(path, &entries, is_table, by_name);
+    int count = scandir(path, &entries, apmw_evidence_is_table, apmw_evidence_by_name);
     if (count < 0)
         return errno == ENOENT ? APMW_OK : apmw_error_set(err, APMW_E_NOINPUT, "%s: %s", path, strerror(errno));
     apmw_status status = APMW_OK;
     for (int i = 0; i < count; i++) {
         char op[48], engine[16], version[24];
-        if (status == APMW_OK && split_name(entries[i]->d_name, op, engine, version) &&
+        if (status == APMW_OK && apmw_evidence_name(entries[i]->d_name, op, engine, version) &&
             (only_engine == NULL || strcmp(engine, only_engine) == 0) && (only_op == NULL || strcmp(op, only_op) == 0))
             status = add_table(model, dir, platform, entries[i]->d_name, manifest, err);
         free(entries[i]);

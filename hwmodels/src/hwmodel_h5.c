@@ -5,6 +5,7 @@
  *                   datasets: key (fixed strings, one a group), rows (rows of each group), x (rows x axes), time_s (float,
  *                   13 binary digits)
  *   /fits           one compound-free table: text columns family, chosen; numbers (fits x 16)
+ *   /watts          text columns op, engine, version, family; numbers (rows x 4); absent when nothing was measured
  *   /power          attributes, one a field; absent when the platform has no power parameters
  * No object carries a time, so the same model gives the same bytes. */
 #include <hdf5.h>
@@ -324,6 +325,85 @@ static bool load_fits(hid_t file, apmw_hwmodel *m)
     return ok;
 }
 
+enum { WATT_TEXTS = 4, WATT_NUMBERS = 4 };
+static const char *const watt_columns[WATT_TEXTS] = {"op", "engine", "version", "family"};
+
+static char *watt_text(apmw_op_watts *w, int column, size_t *size)
+{
+    char *const texts[WATT_TEXTS] = {w->op, w->engine, w->version, w->family};
+    const size_t sizes[WATT_TEXTS] = {sizeof w->op, sizeof w->engine, sizeof w->version, sizeof w->family};
+    *size = sizes[column];
+    return texts[column];
+}
+
+static bool save_watts(hid_t file, const apmw_hwmodel *m)
+{
+    if (m->n_watts == 0)
+        return true;
+    hid_t group = make_group(file, "watts"), text = fixed_string(SHORT_TEXT);
+    char *column = calloc(m->n_watts, SHORT_TEXT);
+    double *numbers = calloc(m->n_watts * WATT_NUMBERS, sizeof *numbers);
+    bool ok = group >= 0 && text >= 0 && column != NULL && numbers != NULL;
+    for (int c = 0; ok && c < WATT_TEXTS; c++) {
+        size_t size = 0;
+        memset(column, 0, m->n_watts * SHORT_TEXT);
+        for (size_t i = 0; i < m->n_watts; i++)
+            apmw_copy(column + i * SHORT_TEXT, SHORT_TEXT, watt_text(&m->watts[i], c, &size));
+        ok = put_array(group, watt_columns[c], text, text, m->n_watts, 1, column);
+    }
+    for (size_t i = 0; ok && i < m->n_watts; i++) {
+        const apmw_op_watts *w = &m->watts[i];
+        const double row[WATT_NUMBERS] = {w->n, w->p10_w, w->median_w, w->p90_w};
+        memcpy(numbers + i * WATT_NUMBERS, row, sizeof row);
+    }
+    ok = ok && put_array(group, "numbers", H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, m->n_watts, WATT_NUMBERS, numbers);
+    free(column);
+    free(numbers);
+    if (text >= 0)
+        H5Tclose(text);
+    if (group >= 0)
+        H5Gclose(group);
+    return ok;
+}
+
+static bool load_watts(hid_t file, apmw_hwmodel *m)
+{
+    if (H5Lexists(file, "watts", H5P_DEFAULT) <= 0)
+        return true;
+    hid_t group = H5Gopen2(file, "watts", H5P_DEFAULT), text = fixed_string(SHORT_TEXT);
+    void *numbers = NULL;
+    size_t n = 0, cols = 0;
+    bool ok = group >= 0 && get_array(group, "numbers", H5T_NATIVE_DOUBLE, sizeof(double), &n, &cols, &numbers) &&
+              cols == WATT_NUMBERS;
+    m->watts = ok ? calloc(n + 1, sizeof *m->watts) : NULL;
+    ok = m->watts != NULL;
+    for (size_t i = 0; ok && i < n; i++) {
+        const double *row = (const double *)numbers + i * WATT_NUMBERS;
+        m->watts[i].n = (int)row[0];
+        m->watts[i].p10_w = row[1];
+        m->watts[i].median_w = row[2];
+        m->watts[i].p90_w = row[3];
+    }
+    for (int c = 0; ok && c < WATT_TEXTS; c++) {
+        void *column = NULL;
+        size_t rows = 0, one = 0;
+        ok = get_array(group, watt_columns[c], text, SHORT_TEXT, &rows, &one, &column) && rows == n && one == 1;
+        for (size_t i = 0; ok && i < n; i++) {
+            size_t size = 0;
+            char *to = watt_text(&m->watts[i], c, &size);
+            snprintf(to, size, "%.*s", (int)(size - 1), (const char *)column + i * SHORT_TEXT);
+        }
+        free(column);
+    }
+    m->n_watts = ok ? n : 0;
+    free(numbers);
+    if (text >= 0)
+        H5Tclose(text);
+    if (group >= 0)
+        H5Gclose(group);
+    return ok;
+}
+
 enum { POWER_NUMBERS = 16 };
 typedef struct power_field {
     const char *name;
@@ -418,7 +498,7 @@ apmw_status apmw_hwmodel_save(const apmw_hwmodel *model, const char *path, apmw_
         if (group >= 0)
             H5Gclose(group);
     }
-    ok = ok && save_fits(file, model) && save_power(file, model);
+    ok = ok && save_fits(file, model) && save_watts(file, model) && save_power(file, model);
     if (tables >= 0)
         H5Gclose(tables);
     ok = H5Fclose(file) >= 0 && ok;
@@ -476,7 +556,7 @@ apmw_status apmw_hwmodel_load(const char *path, apmw_hwmodel **out, apmw_error *
                                 SCHEMA_VERSION);
     else if (!get_text(file, "platform", m->platform, sizeof m->platform) ||
              !get_text(file, "provenance", m->provenance, sizeof m->provenance) || !load_tables(file, m, err) ||
-             !load_fits(file, m) || !load_power(file, m))
+             !load_fits(file, m) || !load_watts(file, m) || !load_power(file, m))
         status = apmw_error_set(err, APMW_E_DATA, "%s: damaged: a table, fit or power entry cannot be read", path);
     H5Fclose(file);
     if (status != APMW_OK) {

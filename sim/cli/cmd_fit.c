@@ -75,6 +75,8 @@ static apmw_status fit_platform(apmw_cli *cli, apmw_catalog *catalog, const apmw
     if (status == APMW_OK)
         status = apmw_fit_kernels(model, a, err);
     if (status == APMW_OK)
+        status = apmw_hwmodel_add_watts(model, evidence, err);
+    if (status == APMW_OK)
         status = apmw_power_params_for(catalog, a->id, rows, n_rows, &model->power, &fit, err);
     if (status == APMW_OK) {
         snprintf(model->provenance, sizeof model->provenance, "apmw %s, apmw fit platforms, evidence hwmodels/evidence/%s",

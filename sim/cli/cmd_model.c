@@ -72,9 +72,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 static const struct argp parser = {
     .options = option_list,
     .parser = parse,
-    .args_doc = "list | show PLATFORM | check [PLATFORM] | rows PLATFORM --model M",
+    .args_doc = "list | show PLATFORM | watts PLATFORM | check [PLATFORM] | rows PLATFORM --model M",
     .doc = "Explains platform models. list: all of them and their evidence. show: every family of operations with the "
-           "error of its table and of its fitted form on bands left out. check: that each file reads and that its tables "
+           "error of its table and of its fitted form on bands left out. watts: board power of kernels run back to back, an "
+           "upper reference and not serving power. check: that each file reads and that its tables "
            "still are those of the evidence (exit 1 when not). rows: which measured row prices which operation of a "
            "deployment, and what is borrowed from where.\v"
            "Example: apmw model rows b200 --model deepseek-v3-r1 --engine trtllm --precision fp4 --tp 8",
@@ -134,6 +135,32 @@ static int show(apmw_cli *cli, apmw_catalog *catalog, const options *o)
         apmw_table_text(table, t->source);
     }
     apmw_cli_log(cli, APMW_LOG_INFO, "%s: %s", m->platform, m->provenance);
+    return apmw_cli_emit_table(cli, table);
+}
+
+static int watts(apmw_cli *cli, apmw_catalog *catalog, const options *o)
+{
+    static const char *const columns[] = {"operation", "engine", "version", "family", "rows", "p10_w", "median_w", "p90_w"};
+    apmw_error err = {0};
+    const apmw_hwmodel *m = NULL;
+    if (apmw_catalog_platform(catalog, o->platform, &m, &err) != APMW_OK)
+        return apmw_cli_fail(cli, &err);
+    apmw_table *table = apmw_table_create(sizeof columns / sizeof columns[0], columns);
+    if (table == NULL)
+        return apmw_cli_failf(cli, APMW_E_NOMEM, "out of memory");
+    for (size_t i = 0; i < m->n_watts; i++) {
+        const apmw_op_watts *w = &m->watts[i];
+        apmw_table_text(table, w->op);
+        apmw_table_text(table, w->engine);
+        apmw_table_text(table, w->version);
+        apmw_table_text(table, w->family);
+        apmw_table_int(table, w->n);
+        apmw_table_number(table, w->p10_w, 3);
+        apmw_table_number(table, w->median_w, 3);
+        apmw_table_number(table, w->p90_w, 3);
+    }
+    if (m->n_watts == 0)
+        apmw_cli_log(cli, APMW_LOG_WARN, "%s: no kernel power was measured on this platform", m->platform);
     return apmw_cli_emit_table(cli, table);
 }
 
@@ -214,14 +241,14 @@ static int rows(apmw_cli *cli, apmw_catalog *catalog, const options *o)
 
 static int run(apmw_cli *cli, int argc, char **argv)
 {
-    static const char *const kinds[] = {"list", "show", "check", "rows"};
+    static const char *const kinds[] = {"list", "show", "watts", "check", "rows"};
     options o = {.engine = "sglang", .precision = "fp8", .tp = 8, .attention_dp = 1, .ep = 1};
     int code = apmw_cli_parse(cli, &parser, argc, argv, &o);
     if (code != APMW_OK)
         return code;
     if (o.what == NULL)
-        return apmw_cli_failf(cli, APMW_E_USAGE, "say what to do: list, show, check or rows");
-    bool needs_platform = strcmp(o.what, "show") == 0 || strcmp(o.what, "rows") == 0;
+        return apmw_cli_failf(cli, APMW_E_USAGE, "say what to do: list, show, watts, check or rows");
+    bool needs_platform = strcmp(o.what, "show") == 0 || strcmp(o.what, "rows") == 0 || strcmp(o.what, "watts") == 0;
     if (needs_platform && o.platform == NULL)
         return apmw_cli_failf(cli, APMW_E_USAGE, "%s needs a platform", o.what);
     apmw_error err = {0};
@@ -232,6 +259,8 @@ static int run(apmw_cli *cli, int argc, char **argv)
         code = list(cli, catalog);
     else if (strcmp(o.what, "show") == 0)
         code = show(cli, catalog, &o);
+    else if (strcmp(o.what, "watts") == 0)
+        code = watts(cli, catalog, &o);
     else if (strcmp(o.what, "check") == 0)
         code = check(cli, catalog, &o);
     else if (strcmp(o.what, "rows") == 0)

@@ -36,6 +36,15 @@ typedef struct apmw_power_params {
     double heldout_median_abs; /* NaN = none */
 } apmw_power_params;
 
+/* Board watts of one accelerator while kernels of one kind run back to back, over rows longer than 100 us (shorter ones
+ * are diluted by launch gaps). An upper reference, not serving power, which the duty cycle sets. */
+typedef struct apmw_op_watts {
+    char op[48], engine[16], version[24];
+    char family[48]; /* dtype of the rows, or "all" */
+    int n;
+    double p10_w, median_w, p90_w;
+} apmw_op_watts;
+
 typedef struct apmw_hwmodel {
     char platform[24];
     apmw_op_table **tables;
@@ -43,6 +52,8 @@ typedef struct apmw_hwmodel {
     apmw_op_fit *fits;       /* with fit_table[i] = index of the table */
     size_t *fit_table;
     size_t n_fits;
+    apmw_op_watts *watts;    /* measured platforms only */
+    size_t n_watts;
     apmw_power_params power;
     char hash[17];           /* of the file */
     char provenance[512];    /* tool version, git, argv, evidence hash */
@@ -55,6 +66,9 @@ apmw_status apmw_hwmodel_save(const apmw_hwmodel *model, const char *path, apmw_
  * and what the catalog falls back to while a platform has no fitted file (the provenance says so). */
 apmw_status apmw_hwmodel_from_evidence(const char *evidence_dir, const char *platform, apmw_hwmodel **out,
                                        apmw_error *err);
+/* Fills model->watts from every table of this platform, old ones under watts/ too, that has a power column; families with
+ * fewer than 20 such rows are left out. */
+apmw_status apmw_hwmodel_add_watts(apmw_hwmodel *model, const char *evidence_dir, apmw_error *err);
 void apmw_hwmodel_free(apmw_hwmodel *model);
 /* Table of that operation and engine, newest version if `version` is NULL; or NULL. */
 const apmw_op_table *apmw_hwmodel_table(const apmw_hwmodel *model, const char *op, const char *engine,

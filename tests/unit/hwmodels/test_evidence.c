@@ -186,6 +186,54 @@ static void shipped_rows_lose_the_step(void **state)
     }
 }
 
+/* Rows of 100 us and less and rows without a reading do not count, nor families of fewer than 20 rows; old tables under
+ * watts/ do. */
+static void watts(void **state)
+{
+    (void)state;
+    const char *dir = test_directory();
+    apmw_buf text = {0};
+    manifest(dir, "");
+    apmw_buf_puts(&text, "gemm_dtype,n,k,m,latency,power\n");
+    for (int i = 1; i <= 21; i++)
+        apmw_buf_printf(&text, "fp8,128,128,%d,0.2,%d\n", i, 500 + i); /* median 511, deciles 503 and 519 */
+    for (int i = 1; i <= 30; i++)
+        apmw_buf_printf(&text, "fp8,128,256,%d,0.1,900\nfp8,128,512,%d,0.3,\nbfloat16,128,64,%d,%s,700\n", i, i, i,
+                        i < 20 ? "0.5" : "0.05");
+    put(dir, "b200", "gemm.vllm0.24.0.csv.zst", text.data);
+    put(dir, "b200", "mla_bmm.vllm0.24.0.csv.zst", "op_name,bmm_dtype,num_heads,num_tokens,latency\na,b,1,1,1\n");
+    char folder[512];
+    snprintf(folder, sizeof folder, "%s/watts", dir);
+    mkdir(folder, 0777);
+    put(folder, "b200", "moe.trtllm1.3.0rc15.csv.zst", text.data); /* whatever the operation: the column counts */
+    apmw_buf_free(&text);
+    apmw_error err = {0};
+    apmw_hwmodel *m = build(dir, "b200");
+    assert_int_equal(m->n_watts, 0);
+    assert_ok(apmw_hwmodel_add_watts(m, dir, &err), &err);
+    assert_int_equal(m->n_watts, 2);
+    assert_string_equal(m->watts[0].op, "gemm");
+    assert_string_equal(m->watts[0].engine, "vllm");
+    assert_string_equal(m->watts[0].version, "0.24.0");
+    assert_string_equal(m->watts[0].family, "fp8");
+    assert_int_equal(m->watts[0].n, 21);
+    assert_near(m->watts[0].p10_w, 503, 1e-9);
+    assert_near(m->watts[0].median_w, 511, 1e-9);
+    assert_near(m->watts[0].p90_w, 519, 1e-9);
+    assert_string_equal(m->watts[1].op, "moe");
+    assert_string_equal(m->watts[1].version, "1.3.0rc15");
+    apmw_hwmodel_free(m);
+    /* A platform without readings has none, and that is no error. */
+    m = build(dir, "gb300");
+    assert_ok(apmw_hwmodel_add_watts(m, dir, &err), &err);
+    assert_int_equal(m->n_watts, 0);
+    apmw_hwmodel_free(m);
+    put(dir, "b200", "gemm.vllm0.24.0.csv.zst", "gemm_dtype,n,k,m,latency,power\nfp8,1,1,1,1,hot\n");
+    m = build(dir, "b200");
+    assert_error(apmw_hwmodel_add_watts(m, dir, &err), APMW_E_DATA, &err, "power");
+    apmw_hwmodel_free(m);
+}
+
 /* Every shipped kernel table is read, and what was read is a time. */
 static void shipped_tables_read(void **state)
 {
@@ -217,7 +265,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tables_and_constants), cmocka_unit_test(borrowed_tables),
         cmocka_unit_test(bad_files),            cmocka_unit_test(topk_correction),
-        cmocka_unit_test(shipped_rows_lose_the_step), cmocka_unit_test(shipped_tables_read),
+        cmocka_unit_test(watts), cmocka_unit_test(shipped_rows_lose_the_step), cmocka_unit_test(shipped_tables_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

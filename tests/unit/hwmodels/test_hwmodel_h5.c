@@ -39,6 +39,10 @@ static apmw_hwmodel *sample(void)
         m->fits[0].covariance[i / 3][i % 3] = 0.125 * i;
     m->fits[1] = (apmw_op_fit){.family = "all", .t0_s = (double)NAN, .eff_flop = (double)NAN, .eff_byte = (double)NAN,
                                .cv_form = (double)NAN, .cv_table = 0.1, .chosen = "table"};
+    m->watts = calloc(1, sizeof *m->watts);
+    m->n_watts = 1;
+    m->watts[0] = (apmw_op_watts){.op = "gemm", .engine = "sglang", .version = "0.5.14", .family = "fp8_block", .n = 1922,
+                                  .p10_w = 750, .median_w = 896.5, .p90_w = 983};
     m->power = (apmw_power_params){.tdp_w = 1000, .p0 = 0.2, .pt = 0.97, .a_duty = 0.87, .a_bw = 0.48, .b = 0.082,
                                    .p_idle_w = (double)NAN, .sd_config = 0.1, .sd_platform = 0.2, .use_bandwidth = 1,
                                    .covariance = {{1, 2}, {3, 4}}, .heldout_median_abs = 0.07, .basis = "a test"};
@@ -92,6 +96,15 @@ static void round_trip(void **state)
     assert_same_double(r->fits[0].cv_table, 0.05);
     for (int i = 0; i < 9; i++)
         assert_same_double(r->fits[0].covariance[i / 3][i % 3], 0.125 * i);
+    assert_int_equal(r->n_watts, 1);
+    assert_string_equal(r->watts[0].op, "gemm");
+    assert_string_equal(r->watts[0].engine, "sglang");
+    assert_string_equal(r->watts[0].version, "0.5.14");
+    assert_string_equal(r->watts[0].family, "fp8_block");
+    assert_int_equal(r->watts[0].n, 1922);
+    assert_same_double(r->watts[0].p10_w, 750);
+    assert_same_double(r->watts[0].median_w, 896.5);
+    assert_same_double(r->watts[0].p90_w, 983);
     assert_true(isnan(r->fits[1].t0_s) && isnan(r->fits[1].cv_form));
     assert_same_double(r->power.tdp_w, 1000);
     assert_same_double(r->power.b, 0.082);
@@ -136,9 +149,11 @@ static void without_power_and_fits(void **state)
     apmw_hwmodel *m = sample(), *r = NULL;
     m->power.tdp_w = 0.0;
     m->n_fits = 0;
+    m->n_watts = 0;
     assert_ok(apmw_hwmodel_save(m, path, &err), &err);
     assert_ok(apmw_hwmodel_load(path, &r, &err), &err);
     assert_int_equal(r->n_fits, 0);
+    assert_int_equal(r->n_watts, 0);
     assert_same_double(r->power.tdp_w, 0.0);
     apmw_hwmodel_free(r);
     apmw_hwmodel_free(m);

@@ -1,0 +1,65 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Platform models: evidence gives the same bytes each time, whatever was fitted before; check finds what has changed.
+# Arguments: program, source tree.
+set -u
+apmw=$1
+tree=$2
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+bad=0
+check()
+{
+    "$@" || { echo "failed: $*"; bad=1; }
+}
+# gives CODE TEXT COMMAND...: the exit code, and TEXT in what it wrote.
+gives()
+{
+    code=$1
+    text=$2
+    shift 2
+    "$@" >"$dir/out" 2>&1
+    got=$?
+    [ "$got" -eq "$code" ] || { echo "$*: ends with $got, not $code: $(cat "$dir/out")"; bad=1; }
+    [ -z "$text" ] || grep -qF -- "$text" "$dir/out" || { echo "$*: \"$text\" is not in: $(cat "$dir/out")"; bad=1; }
+}
+
+# A tree of its own: what is written must not touch the source tree.
+mkdir -p "$dir/a" "$dir/b" "$dir/tree"
+cp -R "$tree/hwmodels" "$dir/tree/hwmodels"
+chmod -R u+w "$dir/tree"
+rm -f "$dir/tree/hwmodels"/mi300x.h5 "$dir/tree/hwmodels"/b200.h5
+
+gives 0 mi300x "$apmw" --data "$dir/tree" fit platforms --platform mi300x --into "$dir/a"
+gives 0 mi300x "$apmw" --data "$dir/tree" fit platforms --platform mi300x
+# Again, now that the tree has a fitted file.
+gives 0 mi300x "$apmw" --data "$dir/tree" fit platforms --platform mi300x --into "$dir/b"
+check cmp -s "$dir/a/mi300x.h5" "$dir/b/mi300x.h5"
+check cmp -s "$dir/a/mi300x.h5" "$dir/tree/hwmodels/mi300x.h5"
+# The shipped file is what its evidence gives.
+if [ -f "$tree/hwmodels/mi300x.h5" ]; then
+    check cmp -s "$dir/a/mi300x.h5" "$tree/hwmodels/mi300x.h5"
+fi
+
+gives 0 reads "$apmw" --data "$dir/tree" model check mi300x
+gives 0 gemm_dtype=fp8_block "$apmw" --data "$dir/tree" model show mi300x
+gives 0 'no kernel power was measured' "$apmw" --data "$dir/tree" model watts mi300x
+gives 0 mi300x "$apmw" --data "$dir/tree" model list
+
+# Evidence that is no longer what was fitted, then evidence that is gone, then a damaged model.
+zst=$dir/tree/hwmodels/evidence/mi300x/moe.aiter2026.08.22.csv.zst
+cp "$dir/tree/hwmodels/evidence/mi355x/moe.aiter2026.08.22.csv.zst" "$zst"
+gives 1 'evidence has changed' "$apmw" --data "$dir/tree" model check mi300x
+rm "$zst"
+gives 1 'evidence missing' "$apmw" --data "$dir/tree" model check mi300x
+head -c 20000 "$dir/a/mi300x.h5" >"$dir/tree/hwmodels/mi300x.h5"
+gives 1 mi300x.h5 "$apmw" --data "$dir/tree" model check mi300x
+gives 65 mi300x.h5 "$apmw" --data "$dir/tree" model show mi300x
+
+gives 64 'unknown accelerator "mi300" (did you mean "mi300x"?)' "$apmw" model show mi300
+gives 64 'unknown action "shwo" (did you mean "show"?)' "$apmw" model shwo mi300x
+gives 64 'show needs a platform' "$apmw" model show
+gives 64 'unknown fit "platform" (did you mean "platforms"?)' "$apmw" fit platform
+gives 73 'cannot create' "$apmw" fit platforms --platform mi300x --into "$dir/no/such/folder"
+gives 66 MANIFEST.csv "$apmw" fit platforms --platform mi300x --evidence "$dir/none" --into "$dir/a"
+exit $bad
