@@ -11,6 +11,8 @@
 
 /* Populations beyond this are not looked at. AgentPerf's assignment files cover 20,000 users. */
 enum { LIMIT = 20000 };
+/* Growth of a search that begins at a guess. */
+static const double STEP = 1.15;
 
 struct apmw_trial_book {
     apmw_trial_config config;
@@ -124,55 +126,87 @@ static apmw_status passes(void *self, int64_t n, bool *out, apmw_error *err)
     return status;
 }
 
+apmw_status apmw_trial_book_passes(apmw_trial_book *book, size_t tier, int64_t n, bool *out, apmw_error *err)
+{
+    search s = {.book = book, .tier = tier, .ttft_scale = 1.0};
+    return passes(&s, n, out, err);
+}
+
+/* "P25 output_speed_tok_s = 19.9, limit 20" for each criterion that is missed, or why the phase is invalid. */
+static void missed(const apmw_trial_book *book, size_t tier, const apmw_trial_result *trial, char *out, size_t size)
+{
+    const apmw_verdict *v = &trial->verdict[tier];
+    size_t length = 0;
+    out[0] = '\0';
+    for (int i = 0; i < book->config.tiers[tier].n_criteria && length < size; i++) {
+        const apmw_criterion *c = &book->config.tiers[tier].criteria[i];
+        if (!v->met[i]) {
+            length += (size_t)snprintf(out + length, size - length, "%sP%g %s = %.4g, limit %g", length > 0 ? "; " : "",
+                                       100.0 * c->quantile, apmw_slo_metric_name(c->metric), v->value[i], c->limit);
+        }
+    }
+    if (length == 0) {
+        snprintf(out, size, "%s", v->reasons);
+    }
+}
+
 /* Why the first failing population fails. Memory is named when the fail shows what an overfull KV pool does: requests
  * that can never fit, preemptions, or prompts that are no longer found although they are at a small population. */
-static void explain(const apmw_trial_book *book, size_t tier, apmw_capacity *out)
+static apmw_status explain(apmw_trial_book *book, size_t tier, apmw_capacity *out, apmw_error *err)
 {
     if (out->bracket.fail == 0) {
         snprintf(out->limited_by, sizeof out->limited_by, "limit");
         snprintf(out->limited_why, sizeof out->limited_why, "no failure up to %d agents", LIMIT);
-        return;
+        return APMW_OK;
     }
     const apmw_trial_result *fail = &out->at_fail;
     const apmw_verdict *v = &fail->verdict[tier];
-    const apmw_trial_result *first = &book->items[0];
     bool speed = false, ttft = false;
     for (int i = 0; i < book->config.tiers[tier].n_criteria; i++) {
         const bool time = book->config.tiers[tier].criteria[i].metric == APMW_SLO_TTFT;
         ttft = ttft || (time && !v->met[i]);
         speed = speed || (!time && !v->met[i]);
     }
-    const double share = fail->latency.n_requests > 0
-                             ? (double)fail->latency.n_preempted / (double)fail->latency.n_requests
-                             : 0.0;
+    char why[96];
+    missed(book, tier, fail, why, sizeof why);
+    const double n = (double)(fail->latency.n_requests > 0 ? fail->latency.n_requests : 1);
+    const double preempted = (double)fail->latency.n_preempted / n;
     const bool full = fail->steps.kv_peak_share > 0.95;
-    const bool lost = first->latency.hit_share - fail->latency.hit_share > 0.05;
+    double alone = fail->latency.hit_share; /* what one agent with the whole pool to itself hits */
+    if (full) {
+        const apmw_trial_result *one = NULL;
+        const apmw_status status = trial_at(book, 1, tier, &one, err);
+        if (status != APMW_OK) {
+            return status;
+        }
+        alone = one->latency.hit_share;
+    }
+    const bool lost = alone - fail->latency.hit_share > 0.05;
     const char *by = speed ? "speed" : ttft ? "ttft" : "validity";
-    const char *why = v->reasons;
-    char text[160];
-    if (v->n_failed > 0 && (double)v->n_failed > book->config.rules->max_failed_share * (double)v->n_measured) {
+    if ((double)v->n_failed > book->config.rules->max_failed_share * (double)v->n_measured) {
         by = "kv memory";
-        snprintf(text, sizeof text, "%.3g %% of requests can never fit the KV pool",
+        snprintf(out->limited_why, sizeof out->limited_why, "%.3g %% of requests can never fit the KV pool",
                  100.0 * (double)v->n_failed / (double)v->n_measured);
-        why = text;
-    } else if (full && (share > 0.02 || lost)) {
+    } else if (full && (preempted > 0.02 || lost)) {
         by = "kv memory";
-        snprintf(text, sizeof text, "KV pool full: %.3g %% of prompt tokens hit (%.3g %% at %lld agents), %.2g %% of requests preempted; %s",
-                 100.0 * fail->latency.hit_share, 100.0 * first->latency.hit_share, (long long)first->n_agents,
-                 100.0 * share, speed ? "speed fails" : ttft ? "TTFT fails" : v->reasons);
-        why = text;
+        snprintf(out->limited_why, sizeof out->limited_why,
+                 "KV pool full: %.3g %% of prompt tokens hit, %.3g %% by one agent alone; %.2g %% of requests preempted; %s",
+                 100.0 * fail->latency.hit_share, 100.0 * alone, 100.0 * preempted, why);
+    } else {
+        apmw_copy(out->limited_why, sizeof out->limited_why, why);
     }
     apmw_copy(out->limited_by, sizeof out->limited_by, by);
-    apmw_copy(out->limited_why, sizeof out->limited_why, why);
+    return APMW_OK;
 }
 
-apmw_status apmw_capacity_search(apmw_trial_book *book, size_t tier, int64_t start, double resolution, double ttft_scale,
+apmw_status apmw_capacity_search(apmw_trial_book *book, size_t tier, int64_t guess, double resolution, double ttft_scale,
                                  apmw_capacity *out, apmw_error *err)
 {
     *out = (apmw_capacity){0};
     search s = {.book = book, .tier = tier, .ttft_scale = ttft_scale};
     apmw_status status =
-        apmw_bracket_search(passes, &s, start > 0 ? start : 2, LIMIT, resolution, &out->bracket, err);
+        apmw_bracket_search(passes, &s, guess > 0 ? guess : 2, guess > 0 ? STEP : 2.0, LIMIT, resolution, &out->bracket,
+                            err);
     const apmw_trial_result *trial = NULL;
     if (status == APMW_OK && out->bracket.pass > 0) {
         status = trial_at(book, out->bracket.pass, tier, &trial, err);
@@ -191,6 +225,5 @@ apmw_status apmw_capacity_search(apmw_trial_book *book, size_t tier, int64_t sta
     }
     out->agents = out->bracket.pass;
     out->outside_domain_share = out->agents > 0 ? out->at_pass.steps.outside_share : (double)NAN;
-    explain(book, tier, out);
-    return APMW_OK;
+    return explain(book, tier, out, err);
 }

@@ -117,7 +117,8 @@ static void describe(apmw_deployment *d, const apmw_scenario *scenario, const ap
     const double half = 100.0 * expm1(1.645 * d->overhead.ln_sd_time);
     snprintf(d->basis, sizeof d->basis,
              "time: %.100s, step time within +-%.0f %% (90 %%), %d operations borrowed\npower: %s\n%s %s, %s%s",
-             d->overhead.basis, half, d->n_borrowed, d->power.basis, llm->id, d->spec.precision, speculation,
+             d->overhead.basis, half, d->n_borrowed,
+             d->power.tdp_w > 0.0 ? d->power.basis : "none: the platform has no fitted file", llm->id, d->spec.precision, speculation,
              d->projected ? "; platform projected from specifications" : "");
 }
 

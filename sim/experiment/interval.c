@@ -73,8 +73,10 @@ static apmw_status vary_search(const apmw_study_config *config, const apmw_study
         return apmw_error_set(err, APMW_E_NOMEM, "out of memory");
     }
     apmw_capacity capacity;
-    const int64_t start = row->capacity.agents * 3 / 4 > 0 ? row->capacity.agents * 3 / 4 : 1;
-    const apmw_status status = apmw_capacity_search(book, tier, start, VARIED, ttft_scale, &capacity, err);
+    /* Time enters capacity at least linearly: a good place to begin. */
+    const int64_t guess = (int64_t)floor((double)row->capacity.agents / time_scale);
+    const apmw_status status =
+        apmw_capacity_search(book, tier, guess > 1 ? guess : 1, VARIED, ttft_scale, &capacity, err);
     *trials += (int64_t)apmw_trial_book_count(book);
     for (size_t i = 0; i < apmw_trial_book_count(book); i++) {
         *turns += apmw_trial_book_at(book, i)->n_turns;
@@ -193,8 +195,8 @@ void study_join(const study_shift *shifts, apmw_study_row *row)
         int n = 0;
         parts[n++] = two_ends("step time", value(shifts[STUDY_SLOWER]), value(shifts[STUDY_FASTER]));
         parts[n++] = two_ends("ttft", value(shifts[STUDY_TTFT_LONGER]), value(shifts[STUDY_TTFT_SHORTER]));
-        parts[n++] = spread_of("seed", &shifts[STUDY_SEED_1], STUDY_SEED_4 - STUDY_SEED_1 + 1, value);
-        parts[n++] = spread_of("trace", &shifts[STUDY_TRACE_1], STUDY_TRACE_6 - STUDY_TRACE_1 + 1, value);
+        parts[n++] = spread_of("seed", &shifts[STUDY_SEED_1], STUDY_SEED_3 - STUDY_SEED_1 + 1, value);
+        parts[n++] = spread_of("trace", &shifts[STUDY_TRACE_1], STUDY_TRACE_5 - STUDY_TRACE_1 + 1, value);
         if (k == 1) {
             const apmw_power_params *p = &row->deployment->power;
             const double sd = Z90 * sqrt(p->sd_config * p->sd_config + p->sd_platform * p->sd_platform);

@@ -25,16 +25,29 @@ static apmw_status look(probe_run *run, int64_t n, bool *passes, apmw_error *err
     return APMW_OK;
 }
 
-apmw_status apmw_bracket_search(apmw_passes_fn passes, void *self, int64_t start, int64_t limit, double resolution,
-                                apmw_bracket *out, apmw_error *err)
+/* The next population up or down: at least one agent away. */
+static int64_t grown(int64_t n, double growth, int64_t limit)
 {
-    if (start < 1 || limit < start || !(resolution >= 0.0)) {
-        return apmw_error_set(err, APMW_E_SCENARIO, "a search needs 1 <= start <= limit and a resolution >= 0");
+    const double next = ceil((double)n * growth);
+    return next >= (double)limit ? limit : (int64_t)next > n ? (int64_t)next : n + 1;
+}
+
+static int64_t shrunk(int64_t n, double growth)
+{
+    const int64_t next = (int64_t)floor((double)n / growth);
+    return next < n ? next : n - 1;
+}
+
+apmw_status apmw_bracket_search(apmw_passes_fn passes, void *self, int64_t start, double growth, int64_t limit,
+                                double resolution, apmw_bracket *out, apmw_error *err)
+{
+    if (start < 1 || limit < start || !(resolution >= 0.0) || !(growth > 1.0)) {
+        return apmw_error_set(err, APMW_E_SCENARIO, "a search needs 1 <= start <= limit, growth above 1, a resolution >= 0");
     }
     *out = (apmw_bracket){0};
     probe_run run = {.passes = passes, .self = self, .bracket = out};
     bool passed = true;
-    for (int64_t n = start; passed; n = n > limit / 2 ? limit : n * 2) {
+    for (int64_t n = start; passed; n = grown(n, growth, limit)) {
         const apmw_status status = look(&run, n, &passed, err);
         if (status != APMW_OK) {
             return status;
@@ -43,8 +56,8 @@ apmw_status apmw_bracket_search(apmw_passes_fn passes, void *self, int64_t start
             return APMW_OK; /* no failure up to the limit */
         }
     }
-    /* A start that is above capacity (a guess from elsewhere) is halved until it passes. */
-    for (int64_t n = out->fail / 2; out->pass == 0 && n >= 1; n /= 2) {
+    /* A start above capacity goes down until it passes. */
+    for (int64_t n = shrunk(out->fail, growth); out->pass == 0 && n >= 1; n = shrunk(n, growth)) {
         const apmw_status status = look(&run, n, &passed, err);
         if (status != APMW_OK) {
             return status;

@@ -11,8 +11,9 @@
 
 #include "apmw/text.h"
 
-/* Brackets of the first look at every layout, relative. */
-static const double COARSE = 0.25;
+/* Abbreviated phases for the first look at every layout: how wide their brackets are, and how far their capacity may lie
+ * from that of whole phases (contexts still grow while the first trajectories play), both relative. */
+static const double COARSE = 0.15, SLACK = 1.12;
 enum { MAX_LAYOUTS = 32 };
 
 struct apmw_study {
@@ -21,6 +22,7 @@ struct apmw_study {
     apmw_study_row *rows;
     size_t n_rows;
     char (*unserved)[512]; /* of each platform: why nothing of it can be served, or "" */
+    apmw_phase_rules screen_rules;
     apmw_buf refused;
     int64_t trials, turns;
 };
@@ -90,19 +92,88 @@ apmw_trial_config study_trial_config(const apmw_study_config *config, const apmw
     };
 }
 
-/* Tiers in order: the loosest first, whose trials serve the others. */
-static apmw_status search_candidate(const apmw_study_config *config, study_candidate *c, bool refine, apmw_error *err)
+/* Best screened population of the leading candidates of a platform at a tier. */
+static int64_t lead_at(const apmw_study *study, size_t platform, size_t t)
+{
+    int64_t best = 0;
+    for (size_t i = 0; i < study->n_candidates; i++) {
+        const study_candidate *c = &study->candidates[i];
+        best = c->platform == platform && c->leads && c->screened[t] > best ? c->screened[t] : best;
+    }
+    return best;
+}
+
+/* Tiers in order: the loosest first, whose trials serve the others. A candidate that does not lead is first looked at where
+ * it would have to pass to be in the race at all. */
+static apmw_status screen_candidate(const apmw_study *study, const apmw_study_config *config, study_candidate *c,
+                                    apmw_error *err)
 {
     apmw_status status = APMW_OK;
-    for (size_t t = 0; t < config->n_tiers && status == APMW_OK; t++) {
-        if (!refine || c->contender[t]) {
-            status = apmw_capacity_search(c->book, t, 0, refine ? config->resolution : COARSE, 1.0, &c->capacity[t], err);
+    for (size_t t = 0; t < config->n_tiers && status == APMW_OK && c->screen != NULL; t++) {
+        const int64_t needed = c->leads || config->all_layouts ? 0 : (int64_t)((double)lead_at(study, c->platform, t) / SLACK);
+        bool passes = true;
+        if (needed > 0) {
+            status = apmw_trial_book_passes(c->screen, t, needed, &passes, err);
+        }
+        if (status == APMW_OK && !passes) {
+            c->screen_fail[t] = needed;
+        } else if (status == APMW_OK) {
+            apmw_capacity capacity;
+            status = apmw_capacity_search(c->screen, t, needed, COARSE, 1.0, &capacity, err);
+            c->screened[t] = capacity.bracket.pass;
+            c->screen_fail[t] = capacity.bracket.fail;
         }
     }
     return status;
 }
 
-static apmw_status search_all(stage *s, bool refine, apmw_error *err)
+/* The contender that screened best (the first of equals): its whole search sets the mark. */
+static const study_candidate *favourite(const apmw_study *study, size_t platform, size_t t)
+{
+    const study_candidate *best = NULL;
+    for (size_t i = 0; i < study->n_candidates; i++) {
+        const study_candidate *c = &study->candidates[i];
+        if (c->platform == platform && c->contender[t] && (best == NULL || c->screened[t] > best->screened[t])) {
+            best = c;
+        }
+    }
+    return best;
+}
+
+/* The others have to pass one agent above the mark, or are out. */
+static apmw_status search_candidate(const apmw_study *study, const apmw_study_config *config, study_candidate *c,
+                                    bool favourites, apmw_error *err)
+{
+    apmw_status status = APMW_OK;
+    for (size_t t = 0; t < config->n_tiers && status == APMW_OK; t++) {
+        const study_candidate *mark = favourite(study, c->platform, t);
+        if (!c->contender[t] || (mark == c) != favourites) {
+            continue;
+        }
+        bool passes = true;
+        if (mark != c && !config->all_layouts) {
+            status = apmw_trial_book_passes(c->book, t, mark->capacity[t].agents + 1, &passes, err);
+        }
+        c->out[t] = status == APMW_OK && !passes;
+        if (status == APMW_OK && passes) {
+            const int64_t guess = mark != c && !config->all_layouts ? mark->capacity[t].agents + 1 : c->screened[t];
+            status = apmw_capacity_search(c->book, t, guess, config->resolution, 1.0, &c->capacity[t], err);
+        }
+    }
+    return status;
+}
+
+typedef enum pass_kind { SCREEN_LEADS, SCREEN_OTHERS, REFINE_FAVOURITES, REFINE_OTHERS } pass_kind;
+
+static apmw_status run_candidate(stage *s, pass_kind kind, study_candidate *c, apmw_error *err)
+{
+    if (kind >= REFINE_FAVOURITES) {
+        return search_candidate(s->study, s->config, c, kind == REFINE_FAVOURITES, err);
+    }
+    return c->leads == (kind == SCREEN_LEADS) ? screen_candidate(s->study, s->config, c, err) : APMW_OK;
+}
+
+static apmw_status search_all(stage *s, pass_kind kind, apmw_error *err)
 {
     apmw_study *study = s->study;
     const size_t n = study->n_candidates;
@@ -115,7 +186,7 @@ static apmw_status search_all(stage *s, bool refine, apmw_error *err)
 #pragma omp parallel for schedule(dynamic, 1)
     for (size_t i = 0; i < n; i++) {
         if (!stopped(s)) {
-            search_candidate(s->config, &study->candidates[i], refine, &slots[i].err);
+            run_candidate(s, kind, &study->candidates[i], &slots[i].err);
             finished(s);
         }
     }
@@ -129,7 +200,7 @@ static bool same_platform(const study_candidate *a, const study_candidate *b)
     return a->platform == b->platform;
 }
 
-/* A layout stays in the race for a tier while its first failure lies above the best pass of the platform. */
+/* A layout stays in the race for a tier while its first failure may lie above the best pass of the platform. */
 static void choose_contenders(apmw_study *study, const apmw_study_config *config)
 {
     for (size_t t = 0; t < config->n_tiers; t++) {
@@ -137,11 +208,11 @@ static void choose_contenders(apmw_study *study, const apmw_study_config *config
             study_candidate *c = &study->candidates[i];
             int64_t best = 0;
             for (size_t j = 0; j < study->n_candidates; j++) {
-                const apmw_bracket *b = &study->candidates[j].capacity[t].bracket;
-                best = same_platform(c, &study->candidates[j]) && b->pass > best ? b->pass : best;
+                const study_candidate *other = &study->candidates[j];
+                best = same_platform(c, other) && other->screened[t] > best ? other->screened[t] : best;
             }
-            const apmw_bracket *b = &c->capacity[t].bracket;
-            c->contender[t] = config->all_layouts || b->fail == 0 || b->fail > best;
+            c->contender[t] = config->all_layouts || c->screen == NULL || c->screen_fail[t] == 0 ||
+                              (double)c->screen_fail[t] * SLACK > (double)best;
         }
     }
 }
@@ -152,10 +223,12 @@ static void fill_row(const study_candidate *c, const apmw_tier *tier, size_t t, 
     *row = (apmw_study_row){.deployment = d, .tier = tier->number, .capacity = c->capacity[t]};
     apmw_copy(row->platform, sizeof row->platform, d->spec.platform);
     const double agents = (double)row->capacity.agents;
-    const double watts = row->capacity.agents > 0 ? row->capacity.at_pass.energy.mean_w : (double)NAN;
+    /* A platform without power parameters has unknown watts, not none. */
+    const bool known = d->power.tdp_w > 0.0;
+    const double watts = row->capacity.agents > 0 && known ? row->capacity.at_pass.energy.mean_w : (double)NAN;
     row->agents_per_accelerator = agents / (double)d->accelerators;
     row->watts_per_accelerator = watts;
-    row->agents_per_mw = row->capacity.agents > 0 ? 1e6 * row->agents_per_accelerator / watts : 0.0;
+    row->agents_per_mw = row->capacity.agents > 0 ? 1e6 * row->agents_per_accelerator / watts : known ? 0.0 : (double)NAN;
     row->watts_all_in = d->node.n_all_in > 0 ? apmw_node_it_w(&d->node, watts) : (double)NAN;
     if (row->capacity.agents == 0) {
         snprintf(row->reason, sizeof row->reason, "one agent already fails: %s", row->capacity.limited_why);
@@ -187,7 +260,7 @@ static void add_served(apmw_study *study, const apmw_study_config *config, size_
     size_t best = study->n_rows;
     for (size_t i = 0; i < study->n_candidates; i++) {
         const study_candidate *c = &study->candidates[i];
-        if (c->platform != platform || !c->contender[t]) {
+        if (c->platform != platform || !c->contender[t] || c->out[t]) {
             continue;
         }
         apmw_study_row row;
@@ -283,20 +356,32 @@ static apmw_status make_intervals(stage *s, apmw_error *err)
     return status;
 }
 
+static void count_trials(apmw_study *study, const apmw_trial_book *book)
+{
+    const size_t n = book == NULL ? 0 : apmw_trial_book_count(book);
+    study->trials += (int64_t)n;
+    for (size_t k = 0; k < n; k++) {
+        study->turns += apmw_trial_book_at(book, k)->n_turns;
+    }
+}
+
 static apmw_status run_stages(apmw_study *study, const apmw_study_config *config, apmw_error *err)
 {
     stage s = {.config = config, .study = study};
-    apmw_status status = search_all(&s, false, err);
+    apmw_status status = search_all(&s, SCREEN_LEADS, err);
+    if (status == APMW_OK) {
+        status = search_all(&s, SCREEN_OTHERS, err);
+    }
     if (status == APMW_OK) {
         choose_contenders(study, config);
-        status = search_all(&s, true, err);
+        status = search_all(&s, REFINE_FAVOURITES, err);
+    }
+    if (status == APMW_OK) {
+        status = search_all(&s, REFINE_OTHERS, err);
     }
     for (size_t i = 0; i < study->n_candidates; i++) {
-        const apmw_trial_book *book = study->candidates[i].book;
-        study->trials += (int64_t)apmw_trial_book_count(book);
-        for (size_t k = 0; k < apmw_trial_book_count(book); k++) {
-            study->turns += apmw_trial_book_at(book, k)->n_turns;
-        }
+        count_trials(study, study->candidates[i].book);
+        count_trials(study, study->candidates[i].screen);
     }
     if (status == APMW_OK) {
         status = make_rows(study, config, err);
@@ -305,6 +390,19 @@ static apmw_status run_stages(apmw_study *study, const apmw_study_config *config
         status = make_intervals(&s, err);
     }
     return status;
+}
+
+/* Layouts of the engine that came last lead, by the order of ENGINES; of given deployments all do. */
+static void choose_leads(apmw_study *study)
+{
+    for (size_t i = 0; i < study->n_candidates; i++) {
+        size_t last = i;
+        for (size_t j = 0; j < study->n_candidates; j++) {
+            last = same_platform(&study->candidates[i], &study->candidates[j]) ? j : last;
+        }
+        study->candidates[i].leads = strcmp(study->candidates[i].deployment.spec.engine,
+                                            study->candidates[last].deployment.spec.engine) == 0;
+    }
 }
 
 static apmw_status add_candidate(apmw_study *study, apmw_deployment *deployment, size_t platform, apmw_error *err)
@@ -321,13 +419,27 @@ static apmw_status add_candidate(apmw_study *study, apmw_deployment *deployment,
     return APMW_OK;
 }
 
+static bool races(const apmw_study *study, size_t i)
+{
+    size_t rivals = 0;
+    for (size_t j = 0; j < study->n_candidates; j++) {
+        rivals += j != i && same_platform(&study->candidates[i], &study->candidates[j]);
+    }
+    return rivals > 0;
+}
+
 /* Books point at deployments, so they come when no candidate moves any more. */
 static apmw_status add_books(apmw_study *study, const apmw_study_config *config, apmw_error *err)
 {
+    study->screen_rules = *config->rules;
+    study->screen_rules.min_trajectories_per_agent = config->rules->min_trajectories_per_agent > 0 ? 1 : 0;
     for (size_t i = 0; i < study->n_candidates; i++) {
-        const apmw_trial_config trial = study_trial_config(config, &study->candidates[i].deployment);
-        study->candidates[i].book = apmw_trial_book_create(&trial);
-        if (study->candidates[i].book == NULL) {
+        study_candidate *c = &study->candidates[i];
+        apmw_trial_config trial = study_trial_config(config, &c->deployment);
+        c->book = apmw_trial_book_create(&trial);
+        trial.rules = &study->screen_rules;
+        c->screen = races(study, i) ? apmw_trial_book_create(&trial) : NULL;
+        if (c->book == NULL || (c->screen == NULL && races(study, i))) {
             return apmw_error_set(err, APMW_E_NOMEM, "out of memory");
         }
     }
@@ -346,6 +458,7 @@ static apmw_status finish(apmw_study *study, const apmw_study_config *config, ap
 {
     apmw_status status = check_config(config, err);
     if (status == APMW_OK) {
+        choose_leads(study);
         status = add_books(study, config, err);
     }
     if (status == APMW_OK) {
@@ -419,19 +532,30 @@ static apmw_status platform_layouts(apmw_catalog *catalog, const apmw_scenario *
 static apmw_status add_platform(apmw_study *study, apmw_catalog *catalog, const apmw_study_config *config,
                                 size_t platform, double context, apmw_error *err)
 {
+    /* The vendors' own engines run on their own parts. The last one that serves leads the race. */
     static const char *const ENGINES[] = {"vllm", "sglang", "trtllm", "atom"};
+    static const char *const VENDORS[] = {"", "", "nvidia", "amd"};
+    const apmw_node_spec *node = NULL;
+    const apmw_accelerator_spec *accelerator = NULL;
     apmw_scenario scenario = *config->scenario;
     apmw_copy(scenario.platform, sizeof scenario.platform, config->platforms[platform]);
     apmw_layout_choice layouts[MAX_LAYOUTS];
     size_t n_layouts = 0;
     apmw_status status = platform_layouts(catalog, &scenario, layouts, &n_layouts, err);
+    if (status == APMW_OK) {
+        status = apmw_catalog_node(catalog, scenario.platform, &node, err);
+    }
+    if (status == APMW_OK) {
+        status = apmw_catalog_accelerator(catalog, node->accelerator, &accelerator, err);
+    }
     if (status != APMW_OK) {
         return status;
     }
     const size_t before = study->n_candidates;
     apmw_error last = {0};
     for (size_t e = 0; e < sizeof ENGINES / sizeof ENGINES[0]; e++) {
-        if (scenario.engine[0] != '\0' && (strcmp(scenario.engine, ENGINES[e]) != 0)) {
+        if (scenario.engine[0] != '\0' ? strcmp(scenario.engine, ENGINES[e]) != 0
+                                        : VENDORS[e][0] != '\0' && strcmp(accelerator->vendor, VENDORS[e]) != 0) {
             continue;
         }
         for (size_t i = 0; i < n_layouts; i++) {
@@ -506,6 +630,7 @@ void apmw_study_free(apmw_study *study)
     }
     for (size_t i = 0; i < study->n_candidates; i++) {
         apmw_trial_book_free(study->candidates[i].book);
+        apmw_trial_book_free(study->candidates[i].screen);
         apmw_deployment_free(&study->candidates[i].deployment);
     }
     free(study->candidates);

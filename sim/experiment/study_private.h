@@ -7,17 +7,21 @@
 typedef struct study_candidate {
     apmw_deployment deployment; /* owned */
     size_t platform;            /* index in the config's platforms: candidates of one are compared */
-    apmw_trial_book *book;
+    bool leads;                 /* screened in full, first: the others only have to be compared with the best of these */
+    apmw_trial_book *book;      /* whole phases */
+    apmw_trial_book *screen;    /* abbreviated phases, to see which layouts are in the race; NULL = no race */
+    int64_t screened[APMW_MAX_TIERS], screen_fail[APMW_MAX_TIERS];
     apmw_capacity capacity[APMW_MAX_TIERS];
-    bool contender[APMW_MAX_TIERS]; /* to be refined */
+    bool contender[APMW_MAX_TIERS]; /* may be the best */
+    bool out[APMW_MAX_TIERS];       /* was a contender and is not the best */
 } study_candidate;
 
 /* What varies in one more run for an interval. */
 typedef enum study_variation {
     STUDY_SLOWER, STUDY_FASTER, /* all steps, by 1.645 sd of the fit */
     STUDY_TTFT_LONGER, STUDY_TTFT_SHORTER,
-    STUDY_SEED_1, STUDY_SEED_2, STUDY_SEED_3, STUDY_SEED_4,
-    STUDY_TRACE_1, STUDY_TRACE_2, STUDY_TRACE_3, STUDY_TRACE_4, STUDY_TRACE_5, STUDY_TRACE_6,
+    STUDY_SEED_1, STUDY_SEED_2, STUDY_SEED_3,
+    STUDY_TRACE_1, STUDY_TRACE_2, STUDY_TRACE_3, STUDY_TRACE_4, STUDY_TRACE_5,
     STUDY_VARIATIONS
 } study_variation;
 

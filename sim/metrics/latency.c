@@ -74,14 +74,12 @@ static void spread(const apmw_request_record *records, size_t n, double (*value)
     out->max = count > 0 ? values[count - 1] : (double)NAN;
 }
 
-apmw_status apmw_latency_summarize(const apmw_request_record *records, size_t n, apmw_latency_summary *out,
-                                   apmw_error *err)
+void apmw_latency_count(const apmw_request_record *records, size_t n, apmw_latency_summary *out)
 {
-    double *values = malloc((n > 0 ? n : 1) * sizeof *values);
-    if (values == NULL) {
-        return apmw_error_set(err, APMW_E_NOMEM, "out of memory for %zu latencies", n);
-    }
+    const apmw_spread none = {0, (double)NAN, (double)NAN, (double)NAN, (double)NAN, (double)NAN,
+                              (double)NAN, (double)NAN, (double)NAN, (double)NAN, (double)NAN};
     *out = (apmw_latency_summary){.n_requests = (int64_t)n};
+    out->ttft_s = out->queue_s = out->tpot_s = out->output_speed = out->e2e_s = out->e2e_speed = none;
     for (size_t i = 0; i < n; i++) {
         const apmw_request_record *r = &records[i];
         out->n_rejected += r->state == APMW_REQUEST_REJECTED;
@@ -96,7 +94,18 @@ apmw_status apmw_latency_summarize(const apmw_request_record *records, size_t n,
             out->recomputed_tokens += r->n_recomputed;
         }
     }
-    out->hit_share = out->prompt_tokens > 0 ? (double)out->cached_tokens / (double)out->prompt_tokens : (double)NAN;
+    out->hit_share =
+        out->prompt_tokens > 0 ? (double)out->cached_tokens / (double)out->prompt_tokens : (double)NAN;
+}
+
+apmw_status apmw_latency_summarize(const apmw_request_record *records, size_t n, apmw_latency_summary *out,
+                                   apmw_error *err)
+{
+    double *values = malloc((n > 0 ? n : 1) * sizeof *values);
+    if (values == NULL) {
+        return apmw_error_set(err, APMW_E_NOMEM, "out of memory for %zu latencies", n);
+    }
+    apmw_latency_count(records, n, out);
     spread(records, n, apmw_record_ttft_s, values, &out->ttft_s);
     spread(records, n, queue_s, values, &out->queue_s);
     spread(records, n, apmw_record_tpot_s, values, &out->tpot_s);

@@ -131,11 +131,11 @@ typedef struct apmw_trial_config {
 typedef struct apmw_trial_result {
     int64_t n_agents;
     apmw_verdict verdict[APMW_MAX_TIERS];
-    apmw_latency_summary latency; /* measured requests */
+    apmw_latency_summary latency; /* measured requests: counts and tokens, no spreads (give a collector for those) */
     apmw_step_summary steps;
     apmw_energy_summary energy;
     bool gave_up;                 /* ended before the phase did, since it could not pass */
-    bool hopeless[APMW_MAX_TIERS];/* of a given-up trial: this tier could not pass either */
+    bool hopeless[APMW_MAX_TIERS]; /* of a given-up trial: this tier could not pass either */
     double simulated_s;
     int64_t n_turns;              /* requests ended */
     uint64_t n_events;
@@ -151,15 +151,17 @@ typedef struct apmw_bracket {
 } apmw_bracket;
 /* passes: the verdict at n agents. Called at most once for each n. */
 typedef apmw_status (*apmw_passes_fn)(void *self, int64_t n, bool *passes, apmw_error *err);
-/* `start` agents, doubled until a failure, then bisection until fail - pass <= max(1, resolution * pass). A failure
- * at `start` goes down to 1. */
-apmw_status apmw_bracket_search(apmw_passes_fn passes, void *self, int64_t start, int64_t limit, double resolution,
-                                apmw_bracket *out, apmw_error *err);
+/* `start` agents, multiplied by `growth` (2 in AgentPerf) until a failure, then bisection until fail - pass <= max(1,
+ * resolution * pass). A failure at `start` is divided by growth until something passes, down to 1. */
+apmw_status apmw_bracket_search(apmw_passes_fn passes, void *self, int64_t start, double growth, int64_t limit,
+                                double resolution, apmw_bracket *out, apmw_error *err);
 
 /* All trials of one deployment and workload by population: no trial is run twice, tiers share them. */
 typedef struct apmw_trial_book apmw_trial_book;
 apmw_trial_book *apmw_trial_book_create(const apmw_trial_config *config); /* borrows what config points to */
 void apmw_trial_book_free(apmw_trial_book *book);
+/* Verdict at n agents: from the book, or by running the trial. */
+apmw_status apmw_trial_book_passes(apmw_trial_book *book, size_t tier, int64_t n, bool *passes, apmw_error *err);
 size_t apmw_trial_book_count(const apmw_trial_book *book);
 const apmw_trial_result *apmw_trial_book_at(const apmw_trial_book *book, size_t i); /* ascending n_agents */
 
@@ -168,11 +170,12 @@ typedef struct apmw_capacity {
     int64_t agents;              /* = bracket.pass */
     apmw_trial_result at_pass, at_fail; /* n_agents 0 = none */
     char limited_by[16];         /* "speed", "ttft", "kv memory", "validity", "limit" */
-    char limited_why[160];
+    char limited_why[256];
     double outside_domain_share; /* of steps at pass */
 } apmw_capacity;
-/* start 0 = 2 (the protocol's). ttft_scale multiplies TTFT before it meets its limit (1). */
-apmw_status apmw_capacity_search(apmw_trial_book *book, size_t tier, int64_t start, double resolution, double ttft_scale,
+/* guess 0: from 2 by doubling, as the protocol does; else from there in smaller steps, which ends at the same bracket
+ * where verdicts are monotone. ttft_scale multiplies TTFT before it meets its limit (1). */
+apmw_status apmw_capacity_search(apmw_trial_book *book, size_t tier, int64_t guess, double resolution, double ttft_scale,
                                  apmw_capacity *out, apmw_error *err);
 
 /* 90 % interval by parts, in ln units (half-widths, lower and upper side). */

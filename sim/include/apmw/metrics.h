@@ -44,6 +44,8 @@ double apmw_record_tpot_s(const apmw_request_record *record);
 double apmw_record_output_speed(const apmw_request_record *record);
 double apmw_record_e2e_s(const apmw_request_record *record);
 
+/* Counts, tokens and hit_share only (no sorting); the spreads are those of nothing. */
+void apmw_latency_count(const apmw_request_record *records, size_t n, apmw_latency_summary *out);
 /* APMW_E_NOMEM only. */
 apmw_status apmw_latency_summarize(const apmw_request_record *records, size_t n, apmw_latency_summary *out,
                                    apmw_error *err);
