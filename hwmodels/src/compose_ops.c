@@ -177,8 +177,9 @@ static apmw_status add_alltoall(const compose_context *ctx, compose_ops *ops, ap
 {
     static const char *const stages[] = {"alltoall_prepare", "alltoall_dispatch", "alltoall_combine"};
     const apmw_llm_spec *m = ctx->llm;
-    apmw_status st = APMW_OK;
-    for (int i = 0; i < 3 && !st; i++) {
+    double prepare = 1; /* one-sided transfers need no preparing exchange */
+    apmw_status st = rule_number(ctx, "models", "alltoall_prepare", 1, &prepare, err);
+    for (int i = prepare > 0 ? 0 : 1; i < 3 && !st; i++) {
         query q = {.n = 0};
         query_text(&q, "op_name", stages[i]);
         query_text(&q, "moe_dtype", ctx->moe);
