@@ -179,6 +179,7 @@ static apmw_status add_alltoall(const compose_context *ctx, compose_ops *ops, ap
     const apmw_llm_spec *m = ctx->llm;
     double prepare = 1; /* one-sided transfers need no preparing exchange */
     apmw_status st = rule_number(ctx, "models", "alltoall_prepare", 1, &prepare, err);
+    double ep = exp2(floor(log2(ctx->layout.moe_ep) + 0.5)); /* measured at powers of two: the nearest in ratio */
     for (int i = prepare > 0 ? 0 : 1; i < 3 && !st; i++) {
         query q = {.n = 0};
         query_text(&q, "op_name", stages[i]);
@@ -186,7 +187,7 @@ static apmw_status add_alltoall(const compose_context *ctx, compose_ops *ops, ap
         query_number(&q, "hidden_size", m->hidden);
         query_number(&q, "topk", m->topk);
         query_number(&q, "num_experts", m->experts);
-        query_number(&q, "moe_ep_size", ctx->layout.moe_ep);
+        query_number(&q, "moe_ep_size", ep);
         query_text(&q, "distribution", "balanced");
         query_var(&q, "num_tokens", 0, 1);
         st = add_op(ctx, ops, "alltoall", "comm_trtllm_alltoall", ctx->moe, m->moe_layers, ARG_RANK_TOKENS, &q, err);
@@ -221,7 +222,7 @@ static apmw_status add_collectives(const compose_context *ctx, compose_ops *ops,
         return st;
     }
     /* One exchange a MoE layer, priced as one all-reduce of all ranks' tokens (composition.md 2). */
-    return ctx->gpus >= (int)wide ? add_alltoall(ctx, ops, err)
+    return ctx->gpus >= (int)wide && l->moe_ep >= 2 ? add_alltoall(ctx, ops, err)
                                   : add_allreduce(ctx, ops, "exchange", exchanges, ARG_TOTAL_TOKENS, ctx->gpus,
                                                   m->hidden, err);
 }

@@ -71,24 +71,33 @@ static apmw_status add_gemm(const compose_context *ctx, compose_ops *ops, const 
     return APMW_OK;
 }
 
-/* Ring all-reduce: 2 (t - 1) / t of the message over the link, after a start-up time. */
-static apmw_status add_allreduce(const compose_context *ctx, compose_ops *ops, apmw_error *err)
+/* Ring all-reduce: 2 (n - 1) / n of the message over the link, after a start-up time. */
+static apmw_status add_ring(const compose_context *ctx, compose_ops *ops, const char *role, arg_kind arg, double count,
+                            double gpus, apmw_error *err)
 {
-    double t = ctx->gpus, start = 0;
-    if (t < 2) {
+    if (gpus < 2 || count <= 0) {
         return APMW_OK;
     }
+    double start = 0;
     compose_op *op;
     apmw_status st = rule_number(ctx, "models", "allreduce_start_s", 10e-6, &start, err);
-    if (st || (st = form_op(ops, "allreduce", ARG_RANK_TOKENS, &op, err))) {
+    if (st || (st = form_op(ops, role, arg, &op, err))) {
         return st;
     }
-    double count = 2.0 * ctx->llm->layers;
     op->form_fixed_s = count * start;
-    op->form_per_arg_s = count * 2 * (t - 1) / t * ctx->llm->hidden * 2 / ctx->accelerator->scaleup_bytes_per_s;
-    snprintf(op->row.line, sizeof op->row.line, "form: %.0f us + bytes at link bandwidth, 2 a layer", start * 1e6);
+    op->form_per_arg_s = count * 2 * (gpus - 1) / gpus * ctx->llm->hidden * 2 / ctx->accelerator->scaleup_bytes_per_s;
+    snprintf(op->row.line, sizeof op->row.line, "form: %g x (%.0f us + bytes at link bandwidth)", count, start * 1e6);
     op->row.borrowed = true;
     return APMW_OK;
+}
+
+/* Two a layer; with attention-DP the one after the experts is an exchange among all ranks. */
+static apmw_status add_collectives(const compose_context *ctx, compose_ops *ops, apmw_error *err)
+{
+    double exchanges = ctx->layout.attention_dp > 1 ? ctx->llm->moe_layers : 0;
+    apmw_status st = add_ring(ctx, ops, "allreduce", ARG_RANK_TOKENS, 2.0 * ctx->llm->layers - exchanges,
+                              ctx->layout.tp, err);
+    return st ? st : add_ring(ctx, ops, "exchange", ARG_TOTAL_TOKENS, exchanges, ctx->gpus, err);
 }
 
 static apmw_status add_moe(const compose_context *ctx, compose_ops *ops, apmw_error *err)
@@ -152,10 +161,6 @@ apmw_status compose_ops_amd(const compose_context *ctx, compose_ops *ops, apmw_e
 {
     const apmw_llm_spec *m = ctx->llm;
     double t = ctx->layout.tp, heads = m->heads / t;
-    if (ctx->layout.attention_dp > 1) {
-        return apmw_error_set(err, APMW_E_SCENARIO, "%s on %s: attention data parallelism has no measured exchange on this part",
-                              m->id, ctx->spec->platform);
-    }
     bool known = m->csa_layers > 0 || m->kv_lora > 0 || (m->kv_heads > 0 && m->head_dim > 0);
     if (!known || m->n_kv_read == 0 || (m->kv_lora > 0 && m->linear_layers > 0) || (m->index_topk > 0 && m->kv_lora == 0 && m->csa_layers == 0)) {
         return apmw_error_set(err, APMW_E_SCENARIO, "%s: no attention block of this architecture for %s", m->id,
@@ -199,5 +204,5 @@ apmw_status compose_ops_amd(const compose_context *ctx, compose_ops *ops, apmw_e
     if (!st) {
         st = add_gemm(ctx, ops, "head", ctx->head, 1, ARG_SAMPLED, m->vocab / t, m->hidden, err);
     }
-    return st ? st : add_allreduce(ctx, ops, err);
+    return st ? st : add_collectives(ctx, ops, err);
 }
