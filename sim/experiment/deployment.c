@@ -212,3 +212,15 @@ void apmw_deployment_free(apmw_deployment *deployment)
     apmw_buf_free(&deployment->rows);
     deployment->cost = NULL;
 }
+
+double apmw_trace_mean_context(const apmw_trace *trace)
+{
+    double sum = 0.0, n = 0.0;
+    for (size_t i = 0; i < trace->n; i++) {
+        for (int32_t t = 0; t < trace->items[i].n_turns; t++) {
+            sum += (double)trace->items[i].turns[t].n_in + 0.5 * (double)trace->items[i].turns[t].n_out;
+            n += 1.0;
+        }
+    }
+    return sum / n;
+}

@@ -492,19 +492,6 @@ apmw_status apmw_study_run_on(apmw_deployment *deployments, size_t n, const apmw
     return finish(study, config, out, err);
 }
 
-/* Mean prompt of a turn with half its output: the context at which the KV pool is sized. */
-static double mean_context(const apmw_trace *trace)
-{
-    double sum = 0.0, n = 0.0;
-    for (size_t i = 0; i < trace->n; i++) {
-        for (int32_t t = 0; t < trace->items[i].n_turns; t++) {
-            sum += (double)trace->items[i].turns[t].n_in + 0.5 * (double)trace->items[i].turns[t].n_out;
-            n += 1.0;
-        }
-    }
-    return sum / n;
-}
-
 /* Layouts of one platform: the one that the scenario names, or all that fill its accelerators. */
 static apmw_status platform_layouts(apmw_catalog *catalog, const apmw_scenario *scenario, apmw_layout_choice *out,
                                     size_t *n, apmw_error *err)
@@ -594,7 +581,7 @@ apmw_status apmw_study_run(apmw_catalog *catalog, const apmw_study_config *confi
     if (study == NULL) {
         return apmw_error_set(err, APMW_E_NOMEM, "out of memory");
     }
-    const double context = mean_context(config->trace);
+    const double context = apmw_trace_mean_context(config->trace);
     study->unserved = calloc(config->n_platforms + 1, sizeof *study->unserved);
     if (study->unserved == NULL) {
         status = apmw_error_set(err, APMW_E_NOMEM, "out of memory");

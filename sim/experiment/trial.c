@@ -112,10 +112,9 @@ static void free_parts(parts *p)
     free(p->engines);
 }
 
-static apmw_status make_parts(const apmw_trial_config *config, const apmw_window *window, apmw_power_params *power,
-                              parts *p, apmw_error *err)
+static apmw_status make_parts(const apmw_deployment *deployment, double time_scale, const apmw_window *window,
+                              apmw_power_params *power, parts *p, apmw_error *err)
 {
-    const apmw_deployment *deployment = config->deployment;
     const size_t n = (size_t)deployment->choice.replicas;
     const apmw_energy_config energy = {
         .n_engines = n,
@@ -128,17 +127,15 @@ static apmw_status make_parts(const apmw_trial_config *config, const apmw_window
         .hbm_bytes_per_s = deployment->hbm_bytes_per_s,
         .long_gap_s = 1.0,
     };
-    p->phase = apmw_phase_create(config->rules, config->n_agents);
     p->laws = apmw_laws_create(&(apmw_laws_config){.one_request_per_agent = true, .tokens_balance = true});
     p->collector = apmw_collector_create(window, false);
     p->steps = apmw_step_meter_create(window, n);
     p->energy = apmw_energy_meter_create(window, &energy);
-    p->scaled = apmw_step_cost_scaled(deployment->cost, config->time_scale);
+    p->scaled = apmw_step_cost_scaled(deployment->cost, time_scale);
     p->engines = calloc(n, sizeof *p->engines);
-    if (p->phase == NULL || p->laws == NULL || p->collector == NULL || p->steps == NULL || p->energy == NULL ||
+    if (p->laws == NULL || p->collector == NULL || p->steps == NULL || p->energy == NULL ||
         p->scaled == NULL || p->engines == NULL) {
-        return apmw_error_set(err, APMW_E_NOMEM, "out of memory for a trial of %lld agents",
-                              (long long)config->n_agents);
+        return apmw_error_set(err, APMW_E_NOMEM, "out of memory for a trial");
     }
     for (size_t i = 0; i < n; i++) {
         p->engines[i] = deployment->engine;
@@ -186,30 +183,37 @@ static apmw_status make_sim(const apmw_trial_config *config, driver *d, parts *p
     return apmw_sim_create(&sim, workload, probes, n_probes, &p->sim, err);
 }
 
-/* A trial that gave up is judged on what it has; the window of its meters ends where it stopped. */
-static apmw_status summarize(const apmw_trial_config *config, driver *d, parts *p, apmw_trial_result *out,
-                             apmw_error *err)
+/* What the meters saw; the window of a run that gave up ends where it stopped. */
+static apmw_status read_meters(parts *p, const apmw_window *window, apmw_trial_result *out, apmw_error *err)
 {
     const apmw_time now = apmw_des_now(apmw_sim_des(p->sim));
+    size_t n = 0;
     apmw_status status = apmw_laws_status(p->laws, err);
     if (status == APMW_OK) {
         status = apmw_collector_status(p->collector, err);
     }
-    for (size_t t = 0; t < config->n_tiers && status == APMW_OK; t++) {
-        status = apmw_phase_verdict(p->phase, &config->tiers[t], &out->verdict[t], err);
-        out->hopeless[t] = d->gave_up && apmw_phase_hopeless(p->phase, &config->tiers[t], 1, 2.0);
-    }
-    size_t n = 0;
-    const apmw_request_record *records = apmw_collector_requests(p->collector, &n);
     if (status == APMW_OK) {
+        const apmw_request_record *records = apmw_collector_requests(p->collector, &n);
         apmw_latency_count(records, n, &out->latency);
         apmw_step_meter_summary(p->steps, now, &out->steps);
         status = apmw_energy_meter_finish(p->energy, now, &out->energy, err);
     }
-    out->gave_up = d->gave_up;
+    out->window = *window;
     out->simulated_s = apmw_time_to_s(now);
     out->n_turns = apmw_laws_terminal(p->laws);
     out->n_events = apmw_des_handled(apmw_sim_des(p->sim));
+    return status;
+}
+
+/* A trial that gave up is judged on what it has. */
+static apmw_status judge(const apmw_trial_config *config, driver *d, apmw_trial_result *out, apmw_error *err)
+{
+    apmw_status status = APMW_OK;
+    for (size_t t = 0; t < config->n_tiers && status == APMW_OK; t++) {
+        status = apmw_phase_verdict(d->phase, &config->tiers[t], &out->verdict[t], err);
+        out->hopeless[t] = d->gave_up && apmw_phase_hopeless(d->phase, &config->tiers[t], 1, 2.0);
+    }
+    out->gave_up = d->gave_up;
     return status;
 }
 
@@ -225,9 +229,12 @@ apmw_status apmw_trial_run(const apmw_trial_config *config, apmw_trial_result *o
     parts p = {0};
     driver d = {.config = config, .window = &window, .alarm_at = APMW_TIME_NEVER};
     d.probe = (apmw_probe){.self = &d, .on_submit = on_submit, .on_request = on_request};
-    apmw_status status = make_parts(config, &window, &power, &p, err);
+    apmw_status status = make_parts(config->deployment, config->time_scale, &window, &power, &p, err);
     if (status == APMW_OK) {
-        d.phase = p.phase;
+        d.phase = p.phase = apmw_phase_create(config->rules, config->n_agents);
+        status = d.phase == NULL ? apmw_error_set(err, APMW_E_NOMEM, "out of memory for a phase") : APMW_OK;
+    }
+    if (status == APMW_OK) {
         status = make_sim(config, &d, &p, err);
     }
     if (status == APMW_OK) {
@@ -238,7 +245,43 @@ apmw_status apmw_trial_run(const apmw_trial_config *config, apmw_trial_result *o
         status = apmw_sim_run(p.sim, APMW_TIME_NEVER - 1, err);
     }
     if (status == APMW_OK) {
-        status = summarize(config, &d, &p, out, err);
+        status = judge(config, &d, out, err);
+    }
+    if (status == APMW_OK) {
+        status = read_meters(&p, &window, out, err);
+    }
+    free_parts(&p);
+    return status;
+}
+
+apmw_status apmw_fixed_run(const apmw_deployment *deployment, const apmw_fixed_loop *loop, apmw_routing routing,
+                           const apmw_collector *collector, apmw_trial_result *out, apmw_error *err)
+{
+    *out = (apmw_trial_result){.n_agents = loop->slots};
+    apmw_window window = {.from = 0, .to = APMW_TIME_NEVER};
+    apmw_power_params power = deployment->power;
+    parts p = {0};
+    apmw_workload workload;
+    apmw_status status = make_parts(deployment, 1.0, &window, &power, &p, err);
+    if (status == APMW_OK) {
+        status = apmw_workload_fixed_loop(loop, &workload, err);
+    }
+    if (status == APMW_OK) {
+        const apmw_probe *probes[5] = {apmw_laws_probe(p.laws), apmw_collector_probe(p.collector),
+                                       apmw_step_meter_probe(p.steps), apmw_energy_meter_probe(p.energy)};
+        size_t n = 4;
+        if (collector != NULL) {
+            probes[n++] = apmw_collector_probe(collector);
+        }
+        const apmw_sim_config sim = {.engines = p.engines, .n_engines = (size_t)deployment->choice.replicas,
+                                     .routing = routing, .seed = loop->seed};
+        status = apmw_sim_create(&sim, workload, probes, n, &p.sim, err);
+    }
+    if (status == APMW_OK) {
+        status = apmw_sim_run(p.sim, APMW_TIME_NEVER - 1, err);
+    }
+    if (status == APMW_OK) {
+        status = read_meters(&p, &window, out, err);
     }
     free_parts(&p);
     return status;

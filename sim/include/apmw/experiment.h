@@ -105,6 +105,9 @@ apmw_status apmw_deployment_build(apmw_catalog *catalog, const apmw_scenario *sc
                                   apmw_error *err);
 void apmw_deployment_free(apmw_deployment *deployment);
 
+/* Mean prompt of a turn with half its output: the context at which a KV pool is sized. The trace is not empty. */
+double apmw_trace_mean_context(const apmw_trace *trace);
+
 /* A step cost whose times are `scale` times those of `inner` (borrowed; freeing the result leaves it). NULL when out of
  * memory. */
 apmw_step_cost *apmw_step_cost_scaled(const apmw_step_cost *inner, double scale);
@@ -134,6 +137,7 @@ typedef struct apmw_trial_result {
     apmw_latency_summary latency; /* measured requests: counts and tokens, no spreads (give a collector for those) */
     apmw_step_summary steps;
     apmw_energy_summary energy;
+    apmw_window window;
     bool gave_up;                 /* ended before the phase did, since it could not pass */
     bool hopeless[APMW_MAX_TIERS]; /* of a given-up trial: this tier could not pass either */
     double simulated_s;
@@ -141,6 +145,9 @@ typedef struct apmw_trial_result {
     uint64_t n_events;
 } apmw_trial_result;
 apmw_status apmw_trial_run(const apmw_trial_config *config, apmw_trial_result *out, apmw_error *err);
+/* The closed loop of fixed lengths (apmw_fixed_loop) on a deployment, from first to last request; no verdict. */
+apmw_status apmw_fixed_run(const apmw_deployment *deployment, const apmw_fixed_loop *loop, apmw_routing routing,
+                           const apmw_collector *collector, apmw_trial_result *out, apmw_error *err);
 
 /* ------------------------------------------------------------------ search */
 
