@@ -8,6 +8,7 @@
 #include "apmw/fit_kernels.h"
 #include "apmw/fit_power.h"
 #include "apmw/hwmodel.h"
+#include "apmw/serving_fit.h"
 #include "cli.h"
 
 typedef struct options {
@@ -49,7 +50,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 static const struct argp parser = {
     .options = option_list,
     .parser = parse,
-    .args_doc = "platforms",
+    .args_doc = "platforms | serving",
     .doc = "Fits platform models from the measured evidence in the repository and writes one HDF5 file a platform: operation "
            "tables by engine, a fitted form with covariance and held-out error for each family of operations, and power "
            "parameters. The same evidence gives the same bytes. `apmw fit serving` fits engine overheads "
@@ -145,17 +146,53 @@ static int fit_platforms(apmw_cli *cli, const options *o)
     return apmw_cli_emit_table(cli, table);
 }
 
+static bool progress(void *self, size_t done, size_t total)
+{
+    apmw_cli_progress(self, "fitting", done, total);
+    return apmw_cli_interrupted();
+}
+
+static int fit_serving(apmw_cli *cli, const options *o)
+{
+    char points[1024], engines[1024], provenance[256];
+    snprintf(points, sizeof points, "%s/serving/points.csv.zst", o->evidence != NULL ? o->evidence : "");
+    if (o->evidence == NULL)
+        snprintf(points, sizeof points, "%s/hwmodels/evidence/serving/points.csv.zst", cli->data_dir);
+    snprintf(engines, sizeof engines, "%s%s/engines.h5", o->folder != NULL ? o->folder : cli->data_dir,
+             o->folder != NULL ? "" : "/hwmodels");
+    snprintf(provenance, sizeof provenance, "apmw %s, apmw fit serving, fit half of hwmodels/evidence/serving/points.csv.zst",
+             apmw_cli_version());
+    apmw_error err = {0};
+    apmw_catalog *catalog = NULL;
+    apmw_buf report = {0};
+    apmw_serving_fit_options settings;
+    apmw_serving_fit_defaults(&settings);
+    settings.progress = progress;
+    settings.self = cli;
+    apmw_cli_catch_interrupt();
+    apmw_status status = apmw_catalog_open(cli->data_dir, &catalog, &err);
+    if (status == APMW_OK)
+        status = apmw_experiment_fit_serving(catalog, points, engines, provenance, &settings, &report, &err);
+    apmw_cli_progress_end(cli);
+    int code = status == APMW_OK ? apmw_cli_emit(cli, &report) : apmw_cli_fail(cli, &err);
+    apmw_buf_free(&report);
+    apmw_catalog_free(catalog);
+    return code;
+}
+
 static int run(apmw_cli *cli, int argc, char **argv)
 {
-    static const char *const kinds[] = {"platforms"};
+    static const char *const kinds[] = {"platforms", "serving"};
     options o = {0};
     int code = apmw_cli_parse(cli, &parser, argc, argv, &o);
     if (code != APMW_OK)
         return code;
     if (o.what == NULL)
-        return apmw_cli_failf(cli, APMW_E_USAGE, "say what to fit: platforms");
+        return apmw_cli_failf(cli, APMW_E_USAGE, "say what to fit: platforms or serving");
     if (strcmp(o.what, "platforms") == 0)
         return fit_platforms(cli, &o);
+    if (strcmp(o.what, "serving") == 0)
+        return fit_serving(cli, &o);
     return apmw_cli_unknown(cli, "fit", o.what, kinds, sizeof kinds / sizeof kinds[0]);
 }
 
