@@ -166,7 +166,7 @@ static void topk_correction(void **state)
 static void shipped_rows_lose_the_step(void **state)
 {
     (void)state;
-    static const char *const platforms[] = {"h200", "b200", "gb300"};
+    static const char *const platforms[] = {"h100", "h200", "b200", "b300", "gb200", "gb300"};
     for (size_t p = 0; p < sizeof platforms / sizeof platforms[0]; p++) {
         apmw_hwmodel *m = build(APMW_SOURCE_DIR "/hwmodels/evidence", platforms[p]);
         const apmw_op_table *t = apmw_hwmodel_table(m, "dsv4_csa_generation_module", "sglang", NULL);
