@@ -49,6 +49,21 @@ static double reference_time(const compose_op *op, int prompt, double dp)
     return compose_op_time(op, var, &outside);
 }
 
+/* Beyond the measured contexts a table goes on along its last two points, which at large batches are often flat: the
+ * bytes read must still pass the memory. 80 % of its bandwidth is what the largest measured decode rows reach. */
+static void floor_extrapolation(composed_cost *c, double bytes_per_s)
+{
+    decode_grid *g = &c->decode[0];
+    for (int b = 0; b < c->n_batch; b++) {
+        for (int i = 1; i < c->n_ctx; i++) {
+            double least = c->batch[b] * (c->seq_bytes[i] - c->seq_bytes[i - 1]) / (0.8 * bytes_per_s);
+            if (c->ctx[i] > g->ctx_hi[b] && g->t[b][i] < g->t[b][i - 1] + least) {
+                g->t[b][i] = g->t[b][i - 1] + least;
+            }
+        }
+    }
+}
+
 static void fill_report(apmw_compose_report *report, const compose_context *ctx, const compose_ops *ops)
 {
     if (!report) {
@@ -111,6 +126,7 @@ apmw_status apmw_compose(apmw_catalog *catalog, const apmw_serving_spec *spec, c
     composed_cost_knots(c);
     composed_cost_sample(c, &ops);
     fill_work(c, &ctx);
+    floor_extrapolation(c, ctx.accelerator->hbm_bytes_per_s);
     fill_report(report, &ctx, &ops);
     compose_ops_free(&ops);
     compose_context_close(&ctx);

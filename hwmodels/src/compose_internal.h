@@ -36,13 +36,13 @@ typedef struct row_bound {
     double scale[APMW_OP_AXES];
 } row_bound;
 
-typedef enum row_transform { ROW_NONE, ROW_MIN, ROW_MAX, ROW_MINUS, ROW_MINUS_DIFFERENCE, ROW_MEAN } row_transform;
+typedef enum row_transform { ROW_NONE, ROW_MIN, ROW_MAX, ROW_MINUS, ROW_MEAN } row_transform;
 
-/* Where the time of an operation comes from: a row, or two or three rows joined. */
+/* Where the time of an operation comes from: a row, or two rows joined. */
 typedef struct row_source {
     row_bound main;
     row_transform transform;
-    row_bound with, with2; /* with.group NULL: none */
+    row_bound with; /* group NULL: none */
     double factor;
     bool borrowed;
     bool per_rank_tokens;  /* the table counts tokens per rank, not of the whole expert group */

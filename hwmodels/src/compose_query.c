@@ -66,11 +66,6 @@ double row_time(const row_source *row, const double *var, bool *outside)
         t = u > 0.1 * t ? u : 0.1 * t;
         break;
     }
-    case ROW_MINUS_DIFFERENCE: {
-        double u = t - (row_bound_time(&row->with, var, &dropped) - row_bound_time(&row->with2, var, &dropped));
-        t = u > 0.1 * t ? (u < t ? u : t) : 0.1 * t;
-        break;
-    }
     case ROW_NONE:
         break;
     }

@@ -193,6 +193,19 @@ static double ln_add(bool first, double ln_old, double seconds)
     return log((first ? 0 : exp(ln_old)) + fmax(seconds, 1e-12));
 }
 
+/* Beyond the last measured length attention goes on at the rate it has reached: as the square of the length when it
+ * grows faster than length^1.5 over the last octave. The line of the last two points would promise ever higher rates. */
+static void keep_rate(const double *length, double *t, int last, int n)
+{
+    const int octave = 4;
+    if (last < octave || log2(t[last] / t[last - octave]) < 1.5) {
+        return;
+    }
+    for (int i = last + 1; i < n; i++) {
+        t[i] = t[last] * length[i] / length[last] * length[i] / length[last];
+    }
+}
+
 static void sample_prompts(composed_cost *c, const compose_op *op)
 {
     bool linear = op->attn == ATTN_PREFILL_LINEAR;
@@ -201,15 +214,16 @@ static void sample_prompts(composed_cost *c, const compose_op *op)
     double inside = 0;
     for (int b = 0; b < PROMPT_ROWS; b++) {
         double t[LENGTH_KNOTS];
+        int last = 0;
         for (int i = 0; i < c->n_length; i++) {
             double var[QUERY_VARS] = {prompt_rows(b), c->length[i], 0};
             bool outside = false;
             t[i] = compose_op_time(op, var, &outside);
-            if (b == 0 && !outside) {
-                inside = c->length[i];
-            }
+            last = outside ? last : i;
         }
+        inside = b == 0 ? c->length[last] : inside;
         make_monotone(t, c->n_length);
+        keep_rate(c->length, t, last, c->n_length);
         for (int i = 0; i < c->n_length; i++) {
             grid[b][i] = ln_add(!*has, grid[b][i], op->count * t[i]);
         }

@@ -31,6 +31,9 @@ static const struct {
                {"prefill_floor_layer_s", offsetof(apmw_overhead_entry, value.prefill_floor_layer_s)},
                {"prefill_scale", offsetof(apmw_overhead_entry, value.prefill_scale)},
                {"kernel_extra", offsetof(apmw_overhead_entry, value.kernel_extra)},
+               {"acceptance", offsetof(apmw_overhead_entry, value.acceptance)},
+               {"acceptance_ln_osl", offsetof(apmw_overhead_entry, value.acceptance_ln_osl)},
+               {"draft_tokens", offsetof(apmw_overhead_entry, draft_tokens)},
                {"layer_tp_s", offsetof(apmw_overhead_entry, layer_tp_s)},
                {"ln_sd_time", offsetof(apmw_overhead_entry, value.ln_sd_time)},
                {"ln_sd_ttft", offsetof(apmw_overhead_entry, value.ln_sd_ttft)},
@@ -213,6 +216,12 @@ static int specificity(const apmw_overhead_entry *e, const apmw_overhead_key *ke
         return -1;
     }
     int score = 0;
+    if (e->draft_tokens > 0) {
+        if (e->draft_tokens != key->draft_tokens) {
+            return -1;
+        }
+        score += 64;
+    }
     const struct {
         const char *want, *have;
         int points;

@@ -23,7 +23,8 @@ apmw_status apmw_overhead_lookup(apmw_catalog *catalog, const apmw_serving_spec 
                                        .platform = spec->platform,
                                        .precision = spec->precision,
                                        .role = spec->role,
-                                       .released = spec->released};
+                                       .released = spec->released,
+                                       .draft_tokens = spec->draft_tokens};
         const apmw_overhead_entry *entry = apmw_overhead_table_find(&table, &key);
         if (entry) {
             apmw_overhead_entry_value(entry, ctx.layout.tp, out);

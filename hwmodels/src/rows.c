@@ -15,7 +15,7 @@ static const char *const match_keys[] = {
 static const char *const rule_keys[] = {"match", "row", "transform", "reason", "per_rank_tokens", "weights_from",
                                          NULL};
 static const char *const row_keys[] = {"op", "engine", "platform", "key", "factor", "version", NULL};
-static const char *const transform_keys[] = {"kind", "with", "with2", NULL};
+static const char *const transform_keys[] = {"kind", "with", NULL};
 
 static bool contains_text(const char *text, const char *part)
 {
@@ -219,8 +219,7 @@ static apmw_status bind_transform(const compose_context *ctx, const apmw_json_cu
     static const struct {
         const char *name;
         row_transform kind;
-    } kinds[] = {{"min", ROW_MIN},     {"max", ROW_MAX},   {"minus", ROW_MINUS}, {"minus_difference", ROW_MINUS_DIFFERENCE},
-                 {"mean", ROW_MEAN}};
+    } kinds[] = {{"min", ROW_MIN},     {"max", ROW_MAX},   {"minus", ROW_MINUS}, {"mean", ROW_MEAN}};
     apmw_json_cur transform, side;
     const char *kind;
     double ignored = 1;
@@ -249,13 +248,6 @@ static apmw_status bind_transform(const compose_context *ctx, const apmw_json_cu
         return APMW_OK;
     }
     snprintf(text, size, " %s %s", kind, part);
-    if (out->transform == ROW_MINUS_DIFFERENCE) {
-        if ((st = apmw_json_child(&transform, "with2", &side, err)) ||
-            (st = bind_side(ctx, &side, op, q, &out->with2, &ignored, &out->borrowed, part, sizeof part, err))) {
-            return st;
-        }
-        *usable = out->with2.group != NULL;
-    }
     return APMW_OK;
 }
 

@@ -166,6 +166,14 @@ static void begin_play(agents *all, agent *a)
     }
 }
 
+/* The client asks for at most its cap and never beyond the context of the model, which a server would refuse. */
+static int64_t declared_cap(const agents *all, const apmw_turn *turn)
+{
+    const int64_t cap = all->config.max_output_tokens;
+    const int64_t room = all->config.max_context > 0 ? all->config.max_context - turn->n_in : cap;
+    return cap > 0 && room < cap ? room : cap;
+}
+
 static void send_turn(agents *all, agent *a)
 {
     const apmw_turn *turn = &all->config.trace->items[a->trajectory].turns[a->turn];
@@ -184,7 +192,7 @@ static void send_turn(agents *all, agent *a)
     r->stream = a->streams[a->turn];
     r->output_kept = a->kept[a->turn];
     r->rank_hint = -1;
-    r->max_tokens = all->config.max_output_tokens;
+    r->max_tokens = declared_cap(all, turn);
     apmw_sim_submit(all->sim, r);
 }
 

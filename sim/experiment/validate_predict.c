@@ -171,23 +171,24 @@ static apmw_status size_pools(apmw_predictor *p, apmw_error *err)
 }
 
 /* Tokens a step: what the row states, else what was fitted for the engine and model, else the model's own curve. */
-static void fill_acceptance(apmw_predictor *p)
+static const double reference_osl = 1024; /* of apmw_overhead.acceptance */
+
+static double acceptance_of(const apmw_predictor *p, size_t i, bool no_fit)
 {
-    for (size_t i = 0; i < p->points->n; i++) {
-        const apmw_point *point = &p->points->items[i];
-        const predictor_role *role = &p->roles[i][point->disagg ? 1 : 0];
-        p->acceptance[i] = 1;
-        if (!p->ready[i] || !point->speculative || role->deployment == SIZE_MAX)
-            continue;
-        int k = (int)role->settings.draft_tokens;
-        p->acceptance[i] = point->acceptance_length;
-        if (isnan(p->acceptance[i]))
-            p->acceptance[i] = predict_fitted_acceptance(p->catalog, &p->deployments[role->deployment].spec);
-        const apmw_llm_spec *llm;
-        if (isnan(p->acceptance[i]) && apmw_catalog_llm(p->catalog, point->model, &llm, NULL) == APMW_OK &&
-            k >= 1 && k < 8)
-            p->acceptance[i] = llm->acceptance[k];
-    }
+    const apmw_point *point = &p->points->items[i];
+    const predictor_role *role = &p->roles[i][point->disagg ? 1 : 0];
+    const apmw_llm_spec *llm;
+    int k = (int)role->settings.draft_tokens;
+    if (!point->speculative)
+        return 1;
+    if (!isnan(point->acceptance_length))
+        return point->acceptance_length;
+    const apmw_overhead *fitted = &p->deployments[role->deployment].overhead;
+    if (!no_fit && fitted->acceptance > 0)
+        return fitted->acceptance * exp(fitted->acceptance_ln_osl * log((double)point->osl / reference_osl));
+    if (k >= 1 && k < 8 && apmw_catalog_llm(p->catalog, point->model, &llm, NULL) == APMW_OK)
+        return llm->acceptance[k];
+    return (double)NAN;
 }
 
 apmw_status apmw_predictor_create(apmw_catalog *catalog, const apmw_points *points, const bool *only,
@@ -203,9 +204,8 @@ apmw_status apmw_predictor_create(apmw_catalog *catalog, const apmw_points *poin
         p->roles = calloc(n, sizeof *p->roles);
         p->ready = calloc(n, sizeof *p->ready);
         p->deployments = calloc(2 * n, sizeof *p->deployments);
-        p->acceptance = calloc(n, sizeof *p->acceptance);
     }
-    if (!p || !p->roles || !p->ready || !p->deployments || !p->acceptance) {
+    if (!p || !p->roles || !p->ready || !p->deployments) {
         apmw_predictor_free(p);
         return apmw_error_set(err, APMW_E_NOMEM, "out of memory for %zu points", points->n);
     }
@@ -223,7 +223,6 @@ apmw_status apmw_predictor_create(apmw_catalog *catalog, const apmw_points *poin
         apmw_predictor_free(p);
         return status;
     }
-    fill_acceptance(p);
     *out = p;
     return APMW_OK;
 }
@@ -237,7 +236,6 @@ void apmw_predictor_free(apmw_predictor *p)
     free(p->deployments);
     free(p->roles);
     free(p->ready);
-    free(p->acceptance);
     free(p);
 }
 
@@ -373,8 +371,9 @@ apmw_status apmw_predict(const apmw_predictor *p, size_t i, const apmw_predict_o
             apmw_copy(out->reason, sizeof out->reason, p->roles[i][r].reason);
             return APMW_OK;
         }
-    double acceptance = isnan(options->acceptance_length) || !point->speculative ? p->acceptance[i]
-                                                                                 : options->acceptance_length;
+    double acceptance = isnan(options->acceptance_length) || !point->speculative
+                            ? acceptance_of(p, i, options->no_fit)
+                            : options->acceptance_length;
     if (isnan(acceptance)) {
         apmw_copy(out->reason, sizeof out->reason, "speculative decoding without a known acceptance length");
         return APMW_OK;

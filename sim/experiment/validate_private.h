@@ -32,7 +32,6 @@ struct apmw_predictor {
     bool *ready;             /* point was prepared */
     predictor_deployment *deployments;
     size_t n_deployments;
-    double *acceptance;      /* tokens a step of each point: stated, fitted or of the model; NaN = unknown */
 };
 
 /* What a run of one point needs, resolved. */
@@ -51,9 +50,6 @@ typedef struct predict_run {
 
 /* Runs the load and fills times, use and power. */
 apmw_status predict_simulate(const predict_run *run, apmw_prediction *out, apmw_error *err);
-
-/* Tokens a step as fitted on the fit half for this engine, model and draft length; NaN = none. */
-double predict_fitted_acceptance(const apmw_catalog *catalog, const apmw_serving_spec *spec);
 
 /* Load driver of a disaggregated deployment: the client of the measured points; a request is a prompt on the least
  * loaded prefill worker (engines 0 .. n_prefill - 1), a transfer of its KV, and a decode on the least loaded decode

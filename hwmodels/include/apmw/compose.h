@@ -37,6 +37,8 @@ typedef struct apmw_overhead {
     double prefill_floor_layer_s; /* a prefill step lasts at least this per layer */
     double prefill_scale;       /* on composed time of prompt chunks, 1 = as composed */
     double kernel_extra;        /* decode passes: kernels in an engine take 1 + this times their time in a loop */
+    double acceptance;          /* fitted tokens a step of speculative decoding at 1,024 output tokens; 0 = none fitted */
+    double acceptance_ln_osl;   /* ln(acceptance) grows by this for each e-fold of output length */
     double ln_sd_time;          /* sd of ln(step time): what the prediction interval uses */
     double ln_sd_ttft;
     char basis[128];            /* what it was fitted on, or "prior" */

@@ -14,6 +14,7 @@ typedef struct apmw_overhead_entry {
     char platform[24];      /* or "*" */
     char precision[8];      /* or "*" */
     char role[12];          /* "" aggregated, "prefill", "decode", or "*" */
+    double draft_tokens;    /* 0 = any; else only speculative decoding of that length */
     char released_from[12]; /* yyyy-mm-dd or "*": holds for builds of that day and later */
     apmw_overhead value;    /* layer_s at TP 1 */
     double layer_tp_s;      /* on layer_s for each doubling of TP: launches and rendezvous of more ranks */
@@ -34,8 +35,9 @@ void apmw_overhead_table_free(apmw_overhead_table *table);
 /* What an entry is looked up by. "" of released = newest; "" of platform or precision = not known. */
 typedef struct apmw_overhead_key {
     const char *engine, *model, *family, *platform, *precision, *role, *released;
+    int draft_tokens;
 } apmw_overhead_key;
-/* The most specific entry (role, then model, platform, family, precision, then the latest release that is not after
+/* The most specific entry (draft length, role, then model, platform, family, precision, then the latest release that is not after
  * `released`), or NULL. */
 const apmw_overhead_entry *apmw_overhead_table_find(const apmw_overhead_table *table, const apmw_overhead_key *key);
 /* The entry's value for an engine of this tensor-parallel width. */

@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Labels, paths and folds of the rows of a serving fit. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "apmw/json.h"
+#include "apmw/text.h"
+#include "serving_fit_tree.h"
+
+/* Family of a platform, as the composition's rules have it; "" when they do not know it. */
+static apmw_status family_of(const apmw_json_cur *families, const char *platform, char *out, size_t size,
+                             apmw_error *err)
+{
+    out[0] = '\0';
+    for (int i = 0; i < apmw_json_length(families); i++) {
+        apmw_json_cur list, item;
+        const char *name, *id;
+        apmw_status status = apmw_json_member(families, i, &name, &list, err);
+        for (int j = 0; status == APMW_OK && j < apmw_json_length(&list); j++) {
+            status = apmw_json_at(&list, j, &item, err);
+            if (status == APMW_OK)
+                status = apmw_json_as_string(&item, &id, err);
+            if (status == APMW_OK && strcmp(id, platform) == 0)
+                apmw_copy(out, size, name);
+        }
+        if (status != APMW_OK)
+            return status;
+    }
+    return APMW_OK;
+}
+
+static void cut(const serving_label *full, int level, serving_label *out)
+{
+    *out = (serving_label){.disagg = full->disagg, .level = level};
+    memcpy(out->engine, full->engine, sizeof out->engine);
+    memcpy(out->vendor, full->vendor, sizeof out->vendor);
+    if (level >= 1) {
+        memcpy(out->model, full->model, sizeof out->model);
+        out->draft_tokens = full->draft_tokens;
+    }
+    if (level >= 2)
+        memcpy(out->family, full->family, sizeof out->family);
+    if (level >= 3)
+        memcpy(out->platform, full->platform, sizeof out->platform);
+    if (level >= 4)
+        memcpy(out->precision, full->precision, sizeof out->precision);
+    if (level >= 5)
+        memcpy(out->month, full->month, sizeof out->month);
+}
+
+static bool same_label(const serving_label *a, const serving_label *b)
+{
+    return a->level == b->level && a->disagg == b->disagg && a->draft_tokens == b->draft_tokens &&
+           strcmp(a->engine, b->engine) == 0 && strcmp(a->vendor, b->vendor) == 0 && strcmp(a->model, b->model) == 0 &&
+           strcmp(a->family, b->family) == 0 && strcmp(a->platform, b->platform) == 0 &&
+           strcmp(a->precision, b->precision) == 0 && strcmp(a->month, b->month) == 0;
+}
+
+static apmw_status label_of(const apmw_catalog *catalog, const apmw_predictor *predictor, const apmw_points *points,
+                            size_t i, const apmw_json_cur *families, serving_label *out, apmw_error *err)
+{
+    const apmw_point *p = &points->items[i];
+    const apmw_accelerator_spec *accelerator;
+    const apmw_engine_settings *settings =
+        apmw_predictor_settings(predictor, i, p->disagg ? APMW_ROLE_DECODE : APMW_ROLE_ENGINE);
+    memset(out, 0, sizeof *out);
+    apmw_status status = apmw_catalog_accelerator(catalog, p->platform, &accelerator, err);
+    if (status != APMW_OK)
+        return status;
+    apmw_copy(out->engine, sizeof out->engine, p->engine);
+    apmw_copy(out->vendor, sizeof out->vendor, accelerator->vendor);
+    apmw_copy(out->model, sizeof out->model, p->model);
+    apmw_copy(out->platform, sizeof out->platform, p->platform);
+    apmw_copy(out->precision, sizeof out->precision, p->precision);
+    (void)apmw_copy(out->month, sizeof out->month, p->measured); /* yyyy-mm of yyyy-mm-dd */
+    out->draft_tokens = p->speculative && settings ? (int)settings->draft_tokens : 0;
+    out->disagg = p->disagg;
+    out->level = p->measured[0] ? 5 : 4;
+    return family_of(families, p->platform, out->family, sizeof out->family, err);
+}
+
+static bool same_cell(const apmw_point *a, const apmw_point *b)
+{
+    return a->disagg == b->disagg && strcmp(a->platform, b->platform) == 0 && strcmp(a->model, b->model) == 0 &&
+           strcmp(a->engine, b->engine) == 0 && strcmp(a->precision, b->precision) == 0;
+}
+
+static bool same_layout(const apmw_point *a, const apmw_point *b)
+{
+    const apmw_layout *x = &a->layout[a->disagg], *y = &b->layout[b->disagg];
+    return x->tp == y->tp && x->moe_ep == y->moe_ep && x->attention_dp == y->attention_dp;
+}
+
+/* Folds leave whole layouts out, or whole length shapes where a cell has one layout, as the split into halves does. */
+static int fold_of(const apmw_points *points, const bool *keep, size_t i)
+{
+    const apmw_point *p = &points->items[i];
+    const apmw_layout *l = &p->layout[p->disagg];
+    bool single = true;
+    for (size_t j = 0; single && j < points->n; j++)
+        single = !keep[j] || !same_cell(p, &points->items[j]) || same_layout(p, &points->items[j]);
+    char key[192];
+    int n = snprintf(key, sizeof key, "%s|%s|%s|%s|%d|%d|%d", p->platform, p->model, p->engine, p->precision, l->tp,
+                     l->moe_ep, l->attention_dp);
+    if (single && n > 0 && (size_t)n < sizeof key)
+        snprintf(key + n, sizeof key - (size_t)n, "|%lld/%lld", (long long)p->isl, (long long)p->osl);
+    return (int)(apmw_hash64(key, strlen(key), 1) % SERVING_FOLDS);
+}
+
+static int node_of(serving_tree *tree, const serving_label *label)
+{
+    for (int i = 0; i < tree->n_nodes; i++)
+        if (same_label(&tree->label[i], label))
+            return i;
+    tree->label[tree->n_nodes] = *label;
+    tree->level[tree->n_nodes] = label->level;
+    return tree->n_nodes++;
+}
+
+static void start_of(const serving_stage *stage, const serving_label *root, double start[FIT_PARAMS])
+{
+    memset(start, 0, FIT_PARAMS * sizeof *start);
+    if (stage->speculative)
+        return; /* deviations from the plain overhead; acceptance from its own start */
+    apmw_overhead prior;
+    apmw_overhead_prior(root->engine, root->disagg ? "decode" : "", &prior);
+    start[FIT_LAYER] = prior.layer_s * 1e6;
+    start[FIT_SEQ] = prior.seq_s * 1e6;
+    start[FIT_REQUEST] = prior.request_s * 1e3;
+    start[FIT_FRONTEND] = prior.frontend_s_per_token * 1e6;
+    start[FIT_SCALE] = prior.prefill_scale * 10;
+}
+
+static apmw_status add_tree(serving_stage *stage, const apmw_points *points, const bool *keep,
+                            const serving_label *labels, const size_t *rows, size_t n_rows, size_t root,
+                            const apmw_serving_fit_options *options, apmw_error *err)
+{
+    serving_tree *tree = &stage->trees[stage->n_trees];
+    serving_label wanted;
+    cut(&labels[root], 0, &wanted);
+    tree->first = stage->n_rows;
+    tree->level = calloc(n_rows * FIT_PATH, sizeof *tree->level);
+    tree->label = calloc(n_rows * FIT_PATH, sizeof *tree->label);
+    if (!tree->level || !tree->label)
+        return apmw_error_set(err, APMW_E_NOMEM, "serving fit: out of memory");
+    stage->n_trees++;
+    for (size_t i = 0; i < n_rows; i++) {
+        serving_label own;
+        const apmw_point *p = &points->items[rows[i]];
+        cut(&labels[i], 0, &own);
+        if (!same_label(&own, &wanted))
+            continue;
+        fit_row *row = &stage->rows[stage->n_rows++];
+        row->point = rows[i];
+        for (int l = 0; l < FIT_PATH; l++) {
+            cut(&labels[i], l, &own);
+            row->path[l] = l <= labels[i].level ? node_of(tree, &own) : -1;
+        }
+        row->ln_measured[FIT_TPOT] = p->tpot_ms > 0 ? log(p->tpot_ms) : (double)NAN;
+        row->ln_measured[FIT_TTFT] =
+            p->ttft_ms > 0 && p->ttft_ms <= options->ttft_limit_ms ? log(p->ttft_ms) : (double)NAN;
+        row->fold = fold_of(points, keep, rows[i]);
+        tree->n_rows++;
+    }
+    start_of(stage, &wanted, tree->start);
+    size_t n = (size_t)tree->n_nodes * FIT_PARAMS;
+    tree->x = calloc(n, sizeof *tree->x);
+    tree->variance = calloc(n, sizeof *tree->variance);
+    tree->scratch = calloc(n, sizeof *tree->scratch);
+    if (!tree->x || !tree->variance || !tree->scratch)
+        return apmw_error_set(err, APMW_E_NOMEM, "serving fit: out of memory");
+    for (size_t i = 0; i < tree->n_rows; i++)
+        memcpy(stage->rows[tree->first + i].at, tree->start, sizeof tree->start);
+    return APMW_OK;
+}
+
+apmw_status serving_stage_build(const apmw_catalog *catalog, const apmw_predictor *predictor, const apmw_points *points,
+                                const bool *keep, const apmw_serving_fit_options *options, serving_stage *out,
+                                apmw_error *err)
+{
+    char path[4096];
+    apmw_json *doc = NULL;
+    size_t n = points->n + 1, n_rows = 0;
+    size_t *rows = calloc(n, sizeof *rows);
+    serving_label *labels = calloc(n, sizeof *labels);
+    out->rows = calloc(n, sizeof *out->rows);
+    out->trees = calloc(n, sizeof *out->trees);
+    out->residual = calloc(n, sizeof *out->residual);
+    out->left_out = calloc(n, sizeof *out->left_out);
+    apmw_status status = APMW_OK;
+    if (!rows || !labels || !out->rows || !out->trees || !out->residual || !out->left_out)
+        status = apmw_error_set(err, APMW_E_NOMEM, "serving fit: out of memory");
+    snprintf(path, sizeof path, "%s/hwmodels/rules/rows.json", apmw_catalog_dir(catalog));
+    apmw_json_cur root, families;
+    if (status == APMW_OK)
+        status = apmw_json_load(path, &doc, err);
+    if (status == APMW_OK) {
+        root = apmw_json_root(doc);
+        status = apmw_json_child(&root, "families", &families, err);
+    }
+    for (size_t i = 0; status == APMW_OK && i < points->n; i++)
+        if (keep[i] && points->items[i].speculative == out->speculative &&
+            apmw_predictor_spec(predictor, i, points->items[i].disagg ? APMW_ROLE_DECODE : APMW_ROLE_ENGINE)) {
+            apmw_error why = {.status = APMW_OK};
+            if (label_of(catalog, predictor, points, i, &families, &labels[n_rows], &why) == APMW_OK)
+                rows[n_rows++] = i; /* an unknown platform has no row that could be simulated */
+        }
+    for (size_t i = 0; status == APMW_OK && i < n_rows; i++) {
+        bool seen = false;
+        serving_label own, other;
+        cut(&labels[i], 0, &own);
+        for (size_t j = 0; !seen && j < i; j++) {
+            cut(&labels[j], 0, &other);
+            seen = same_label(&own, &other);
+        }
+        if (!seen)
+            status = add_tree(out, points, keep, labels, rows, n_rows, i, options, err);
+    }
+    for (size_t i = 0; out->residual && out->left_out && i < n; i++)
+        out->residual[i][0] = out->residual[i][1] = out->left_out[i][0] = out->left_out[i][1] = (double)NAN;
+    apmw_json_free(doc);
+    free(rows);
+    free(labels);
+    return status;
+}
+
+void serving_stage_free(serving_stage *stage, size_t n_points)
+{
+    for (size_t t = 0; stage->trees && t < stage->n_trees; t++) {
+        free(stage->trees[t].level);
+        free(stage->trees[t].label);
+        free(stage->trees[t].x);
+        free(stage->trees[t].variance);
+        free(stage->trees[t].scratch);
+    }
+    for (size_t i = 0; stage->base && i < n_points; i++)
+        free(stage->base[i]);
+    free(stage->base);
+    free(stage->trees);
+    free(stage->rows);
+    free(stage->residual);
+    free(stage->left_out);
+    memset(stage, 0, sizeof *stage);
+}
+
+void serving_residuals(const fit_tree *tree, const double *x, const fit_row *row, double out[2])
+{
+    double total[FIT_PARAMS], predicted[2];
+    fit_row_total(tree, x, row, FIT_PATH, total);
+    fit_row_predict(row, total, predicted);
+    for (int m = 0; m < 2; m++)
+        out[m] = log(predicted[m]) - row->ln_measured[m];
+}
+
+apmw_status serving_bases(const apmw_catalog *catalog, const apmw_predictor *predictor, const apmw_points *points,
+                          const apmw_overhead_table *table, serving_stage *stage, apmw_error *err)
+{
+    (void)catalog;
+    stage->base = calloc(points->n + 1, sizeof *stage->base);
+    if (!stage->base)
+        return apmw_error_set(err, APMW_E_NOMEM, "serving fit: out of memory");
+    for (size_t t = 0; t < stage->n_trees; t++) {
+        const serving_tree *tree = &stage->trees[t];
+        for (size_t i = 0; i < tree->n_rows; i++) {
+            const fit_row *row = &stage->rows[tree->first + i];
+            const apmw_point *p = &points->items[row->point];
+            const serving_label *label = &tree->label[row->path[0]];
+            char family[16] = "";
+            for (int l = 0; l < FIT_PATH && row->path[l] >= 0; l++)
+                if (tree->label[row->path[l]].family[0])
+                    apmw_copy(family, sizeof family, tree->label[row->path[l]].family);
+            apmw_overhead *base = calloc(2, sizeof *base);
+            if (!base)
+                return apmw_error_set(err, APMW_E_NOMEM, "serving fit: out of memory");
+            stage->base[row->point] = base;
+            for (int r = 0; r < (p->disagg ? 2 : 1); r++) {
+                const char *role = !p->disagg ? "" : r == 0 ? "prefill" : "decode";
+                const apmw_overhead_key key = {.engine = label->engine, .model = p->model, .family = family,
+                                               .platform = p->platform, .precision = p->precision, .role = role,
+                                               .released = p->measured};
+                const apmw_overhead_entry *entry = apmw_overhead_table_find(table, &key);
+                if (entry)
+                    apmw_overhead_entry_value(entry, p->layout[r].tp, &base[r]);
+                else
+                    apmw_overhead_prior(label->engine, role, &base[r]);
+            }
+        }
+    }
+    (void)predictor;
+    return APMW_OK;
+}
