@@ -9,7 +9,7 @@ static void fill_work(composed_cost *c, const compose_context *ctx)
 {
     const apmw_llm_spec *m = ctx->llm;
     compose_weights w;
-    compose_weights_of(ctx, &w);
+    apmw_compose_weights_of(ctx, &w);
     c->dense_flops_per_token = m->dense_flops_per_token + m->recurrent_flops_per_token;
     c->dense_bytes = w.attention_bytes + w.dense_mlp_bytes + w.shared_bytes + w.router_bytes + w.head_bytes;
     c->head_bytes_draft = w.head_bytes;
@@ -19,8 +19,8 @@ static void fill_work(composed_cost *c, const compose_context *ctx)
     c->hit_share = m->experts > 0 ? (double)m->topk / m->experts : 0;
     c->flops_share = 1.0 / ctx->gpus;
     for (int i = 0; i < c->n_ctx; i++) {
-        c->seq_bytes[i] = compose_kv_read_bytes(ctx, c->ctx[i]);
-        c->seq_flops[i] = compose_decode_flops(ctx, c->ctx[i]) * c->flops_share;
+        c->seq_bytes[i] = apmw_compose_kv_read_bytes(ctx, c->ctx[i]);
+        c->seq_flops[i] = apmw_compose_decode_flops(ctx, c->ctx[i]) * c->flops_share;
     }
     memcpy(c->prefill_flops, m->prefill_flops, sizeof c->prefill_flops);
     c->n_prefill_flops = m->n_prefill_flops;
@@ -38,7 +38,7 @@ static double reference_time(const compose_op *op, int prompt, double dp)
         }
         var[0] = prompt ? 1 : tokens;
         var[1] = prompt ? tokens : 4608;
-        return compose_op_time(op, var, &outside);
+        return apmw_compose_op_time(op, var, &outside);
     }
     if ((op->arg == ARG_DECODE_TOKENS && prompt) || (op->arg == ARG_CHUNK_TOKENS && !prompt) ||
         op->arg == ARG_PREFIX_TOKENS) {
@@ -46,7 +46,7 @@ static double reference_time(const compose_op *op, int prompt, double dp)
     }
     var[0] *= op->arg == ARG_TOTAL_TOKENS ? dp : 1;
     var[0] = op->arg == ARG_SAMPLED && prompt ? 1 : var[0];
-    return compose_op_time(op, var, &outside);
+    return apmw_compose_op_time(op, var, &outside);
 }
 
 /* Beyond the measured contexts a table goes on along its last two points, which at large batches are often flat: the
@@ -102,34 +102,34 @@ apmw_status apmw_compose(apmw_catalog *catalog, const apmw_serving_spec *spec, c
     compose_context ctx;
     compose_ops ops;
     *out = NULL;
-    apmw_status st = compose_context_open(catalog, spec, &ctx, err);
+    apmw_status st = apmw_compose_context_open(catalog, spec, &ctx, err);
     if (st) {
         return st;
     }
-    if ((st = compose_ops_build(&ctx, &ops, err))) {
-        compose_context_close(&ctx);
+    if ((st = apmw_compose_ops_build(&ctx, &ops, err))) {
+        apmw_compose_context_close(&ctx);
         return st;
     }
     composed_cost *c = calloc(1, sizeof *c);
     if (!c) {
-        compose_ops_free(&ops);
-        compose_context_close(&ctx);
+        apmw_compose_ops_free(&ops);
+        apmw_compose_context_close(&ctx);
         return apmw_error_set(err, APMW_E_NOMEM, "out of memory");
     }
-    c->base.ops = &composed_cost_ops;
+    c->base.ops = &apmw_composed_cost_ops;
     c->base.n_kinds = ops.n_kinds;
     memcpy(c->base.kv_cap, ops.kv_cap, sizeof c->base.kv_cap);
     c->base.n_accelerators = ctx.gpus;
     c->layers = ctx.llm->layers;
     c->draft = spec->draft_tokens;
     c->overhead = overhead ? *overhead : (apmw_overhead){.prefill_scale = 1};
-    composed_cost_knots(c);
-    composed_cost_sample(c, &ops);
+    apmw_composed_cost_knots(c);
+    apmw_composed_cost_sample(c, &ops);
     fill_work(c, &ctx);
     floor_extrapolation(c, ctx.accelerator->hbm_bytes_per_s);
     fill_report(report, &ctx, &ops);
-    compose_ops_free(&ops);
-    compose_context_close(&ctx);
+    apmw_compose_ops_free(&ops);
+    apmw_compose_context_close(&ctx);
     *out = &c->base;
     return APMW_OK;
 }

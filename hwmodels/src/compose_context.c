@@ -86,11 +86,11 @@ static apmw_status fill_dtypes(compose_context *ctx, apmw_error *err)
     if (*kv && strcmp(kv, "auto")) {
         apmw_copy(ctx->kv, sizeof ctx->kv,
                   !strncmp(kv, "fp8", 3) ? "fp8" : !strncmp(kv, "bf", 2) || !strncmp(kv, "float16", 7) ? "bfloat16" : kv);
-    } else if ((st = rule_text(ctx, "dtypes", "kv", "bfloat16", ctx->kv, sizeof ctx->kv, err))) {
+    } else if ((st = apmw_rule_text(ctx, "dtypes", "kv", "bfloat16", ctx->kv, sizeof ctx->kv, err))) {
         return st;
     }
     for (size_t i = 0; i < sizeof roles / sizeof *roles; i++) {
-        if ((st = rule_text(ctx, "dtypes", roles[i].role, "", roles[i].out, roles[i].size, err))) {
+        if ((st = apmw_rule_text(ctx, "dtypes", roles[i].role, "", roles[i].out, roles[i].size, err))) {
             return st;
         }
         if (!roles[i].out[0]) {
@@ -101,7 +101,7 @@ static apmw_status fill_dtypes(compose_context *ctx, apmw_error *err)
     return APMW_OK;
 }
 
-apmw_status compose_context_open(apmw_catalog *catalog, const apmw_serving_spec *spec, compose_context *ctx,
+apmw_status apmw_compose_context_open(apmw_catalog *catalog, const apmw_serving_spec *spec, compose_context *ctx,
                                  apmw_error *err)
 {
     *ctx = (compose_context){.catalog = catalog, .spec = spec, .layout = spec->layout};
@@ -114,21 +114,21 @@ apmw_status compose_context_open(apmw_catalog *catalog, const apmw_serving_spec 
     }
     ctx->root = apmw_json_root(ctx->rules);
     if ((st = find_family(ctx, err)) || (st = fill_layout(ctx, err))) {
-        compose_context_close(ctx);
+        apmw_compose_context_close(ctx);
         return st;
     }
     apmw_copy(ctx->engine, sizeof ctx->engine, spec->engine);
-    if (!ctx->engine[0] && (st = rule_text(ctx, "defaults", "engine", "vllm", ctx->engine, sizeof ctx->engine, err))) {
-        compose_context_close(ctx);
+    if (!ctx->engine[0] && (st = apmw_rule_text(ctx, "defaults", "engine", "vllm", ctx->engine, sizeof ctx->engine, err))) {
+        apmw_compose_context_close(ctx);
         return st;
     }
     if ((st = fill_dtypes(ctx, err))) {
-        compose_context_close(ctx);
+        apmw_compose_context_close(ctx);
     }
     return st;
 }
 
-void compose_context_close(compose_context *ctx)
+void apmw_compose_context_close(compose_context *ctx)
 {
     apmw_json_free(ctx->rules);
     ctx->rules = NULL;

@@ -51,11 +51,11 @@ typedef struct composed_cost {
     int n_prefill_flops;
 } composed_cost;
 
-extern const apmw_step_cost_ops composed_cost_ops;
+extern const apmw_step_cost_ops apmw_composed_cost_ops;
 /* Fills curves and grids of `cost` from the list of operations. */
-void composed_cost_sample(composed_cost *cost, const compose_ops *ops);
-void composed_cost_knots(composed_cost *cost);
+void apmw_composed_cost_sample(composed_cost *cost, const compose_ops *ops);
+void apmw_composed_cost_knots(composed_cost *cost);
 /* Index i with x[i] <= at < x[i + 1], within 0 .. n - 2. */
-int knot_find(const double *x, int n, double at);
+int apmw_knot_find(const double *x, int n, double at);
 
 #endif

@@ -17,7 +17,7 @@ static double curve_value(const composed_cost *c, arg_kind kind, double at, bool
     if (!curve->used || at <= 0) {
         return 0;
     }
-    int i = knot_find(c->token, c->n_tokens, at);
+    int i = apmw_knot_find(c->token, c->n_tokens, at);
     double w = (at - c->token[i]) / (c->token[i + 1] - c->token[i]);
     *outside = *outside || curve->outside[i] || (w > 0 && curve->outside[i + 1]);
     double y = curve->y[i] + w * (curve->y[i + 1] - curve->y[i]);
@@ -36,7 +36,7 @@ static row_pair batch_rows(const composed_cost *c, double batch)
     if (batch >= c->batch[last]) {
         return (row_pair){last - 1, 0, batch / c->batch[last]};
     }
-    int i = knot_find(c->batch, c->n_batch, batch);
+    int i = apmw_knot_find(c->batch, c->n_batch, batch);
     if (batch <= c->batch[i]) {
         return (row_pair){i, 1, 0};
     }
@@ -54,7 +54,7 @@ static double line_sum(const double *x, const double *y, int knots, double at, d
 {
     double total = 0;
     int64_t done = 0;
-    int i = knot_find(x, knots, at);
+    int i = apmw_knot_find(x, knots, at);
     while (done < n) {
         int64_t until = n;
         if (step > 0 && i < knots - 2) {
@@ -219,10 +219,10 @@ static void mixed_pass(const composed_cost *c, const apmw_step_load *load, apmw_
         fresh += (double)load->chunks[i].new_tokens;
         past += (double)load->chunks[i].past_tokens;
         last += load->chunks[i].is_last ? 1 : 0;
-        pair_flops += compose_terms_integral(c->prefill_flops, c->n_prefill_flops, (double)load->chunks[i].past_tokens,
+        pair_flops += apmw_compose_terms_integral(c->prefill_flops, c->n_prefill_flops, (double)load->chunks[i].past_tokens,
                                              (double)load->chunks[i].new_tokens);
         double at = (double)load->chunks[i].past_tokens;
-        chunk_bytes += line_at(c->ctx, c->seq_bytes, knot_find(c->ctx, c->n_ctx, at), at);
+        chunk_bytes += line_at(c->ctx, c->seq_bytes, apmw_knot_find(c->ctx, c->n_ctx, at), at);
     }
     bool outside = false;
     double decode = (double)load->n_seqs * (1 + k), all_decode = (double)load->total_seqs * (1 + k);
@@ -290,4 +290,4 @@ static void composed_free(apmw_step_cost *cost)
     free(cost);
 }
 
-const apmw_step_cost_ops composed_cost_ops = {"composed", composed_eval, decode_sum, composed_free};
+const apmw_step_cost_ops apmw_composed_cost_ops = {"composed", composed_eval, decode_sum, composed_free};

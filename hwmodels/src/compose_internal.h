@@ -22,9 +22,9 @@ typedef struct query {
     query_field field[QUERY_FIELDS];
     int n;
 } query;
-void query_text(query *q, const char *name, const char *text);
-void query_number(query *q, const char *name, double number);
-void query_var(query *q, const char *name, int var, double scale);
+void apmw_query_text(query *q, const char *name, const char *text);
+void apmw_query_number(query *q, const char *name, double number);
+void apmw_query_var(query *q, const char *name, int var, double scale);
 
 /* A query bound to one group of one table. */
 typedef struct row_bound {
@@ -68,25 +68,25 @@ typedef struct compose_context {
 } compose_context;
 
 /* Opens the rules and fills in defaults and dtypes. The context must be closed. */
-apmw_status compose_context_open(apmw_catalog *catalog, const apmw_serving_spec *spec, compose_context *ctx,
+apmw_status apmw_compose_context_open(apmw_catalog *catalog, const apmw_serving_spec *spec, compose_context *ctx,
                                  apmw_error *err);
-void compose_context_close(compose_context *ctx);
+void apmw_compose_context_close(compose_context *ctx);
 /* True when the rule's "match" object fits. */
-apmw_status rule_matches(const compose_context *ctx, const apmw_json_cur *match, const char *role,
+apmw_status apmw_rule_matches(const compose_context *ctx, const apmw_json_cur *match, const char *role,
                          const char *dtype, bool *fits, apmw_error *err);
 /* A text / number of the first matching rule of list `list` that has key `key`; `fallback` when there is none. */
-apmw_status rule_text(const compose_context *ctx, const char *list, const char *key, const char *fallback,
+apmw_status apmw_rule_text(const compose_context *ctx, const char *list, const char *key, const char *fallback,
                       char *out, size_t size, apmw_error *err);
-apmw_status rule_number(const compose_context *ctx, const char *list, const char *key, double fallback,
+apmw_status apmw_rule_number(const compose_context *ctx, const char *list, const char *key, double fallback,
                         double *out, apmw_error *err);
 /* Chooses the row for an operation. APMW_E_SCENARIO when no table has it. */
-apmw_status row_choose(const compose_context *ctx, const char *role, const char *op, const char *dtype,
+apmw_status apmw_row_choose(const compose_context *ctx, const char *role, const char *op, const char *dtype,
                        const query *q, row_source *out, apmw_error *err);
-double row_time(const row_source *row, const double *var, bool *outside);
-double row_bound_time(const row_bound *b, const double *var, bool *outside);
+double apmw_row_time(const row_source *row, const double *var, bool *outside);
+double apmw_row_bound_time(const row_bound *b, const double *var, bool *outside);
 /* Binds the query to a group of the table; "name=value;..." of `extra` overrides the query. False: no such group, or
  * an axis that the query does not have. */
-bool query_bind(const query *q, const apmw_op_table *table, const char *extra, row_bound *out);
+bool apmw_query_bind(const query *q, const apmw_op_table *table, const char *extra, row_bound *out);
 
 /* One-dimensional pieces of a step, by what they are counted in. */
 typedef enum arg_kind {
@@ -130,14 +130,14 @@ typedef struct compose_ops {
 } compose_ops;
 
 /* Seconds of one call: var = tokens, or (sequences, context), or (prompts, new tokens, past tokens). */
-double compose_op_time(const compose_op *op, const double var[QUERY_VARS], bool *outside);
-apmw_status compose_ops_build(const compose_context *ctx, compose_ops *ops, apmw_error *err);
-apmw_status compose_ops_attention(const compose_context *ctx, compose_ops *ops, apmw_error *err);
-apmw_status compose_ops_amd(const compose_context *ctx, compose_ops *ops, apmw_error *err);
-compose_op *compose_ops_add(compose_ops *ops, const char *role, double count, arg_kind arg);
-void compose_ops_free(compose_ops *ops);
+double apmw_compose_op_time(const compose_op *op, const double var[QUERY_VARS], bool *outside);
+apmw_status apmw_compose_ops_build(const compose_context *ctx, compose_ops *ops, apmw_error *err);
+apmw_status apmw_compose_ops_attention(const compose_context *ctx, compose_ops *ops, apmw_error *err);
+apmw_status apmw_compose_ops_amd(const compose_context *ctx, compose_ops *ops, apmw_error *err);
+compose_op *apmw_compose_ops_add(compose_ops *ops, const char *role, double count, arg_kind arg);
+void apmw_compose_ops_free(compose_ops *ops);
 /* A dense product (n, k) of one role and dtype at m = the argument. */
-apmw_status compose_add_gemm(const compose_context *ctx, compose_ops *ops, const char *role, const char *dtype,
+apmw_status apmw_compose_add_gemm(const compose_context *ctx, compose_ops *ops, const char *role, const char *dtype,
                              double count, arg_kind arg, double n, double k, apmw_error *err);
 
 /* Bytes and flops. */
@@ -149,18 +149,18 @@ typedef struct compose_weights {
     double experts_per_rank;
     double mtp_bytes;          /* of one accelerator */
 } compose_weights;
-void compose_weights_of(const compose_context *ctx, compose_weights *out);
-double compose_bits(const char *dtype);
-double compose_weight_total(const compose_weights *w);
+void apmw_compose_weights_of(const compose_context *ctx, compose_weights *out);
+double apmw_compose_bits(const char *dtype);
+double apmw_compose_weight_total(const compose_weights *w);
 /* Integral of the terms over contexts past .. past + fresh: prompt attention. */
-double compose_terms_integral(const apmw_term *terms, int n, double past, double fresh);
-double compose_kv_scale(const compose_context *ctx);
-double compose_kv_split(const compose_context *ctx);
+double apmw_compose_terms_integral(const apmw_term *terms, int n, double past, double fresh);
+double apmw_compose_kv_scale(const compose_context *ctx);
+double apmw_compose_kv_split(const compose_context *ctx);
 /* Factor on the KV bytes of apmw_llm_kv_bytes, which scales grouped-query KV only. */
-double compose_latent_scale(const compose_context *ctx);
+double apmw_compose_latent_scale(const compose_context *ctx);
 /* KV bytes that one accelerator reads for one sequence of this context in a decode pass. */
-double compose_kv_read_bytes(const compose_context *ctx, double context);
+double apmw_compose_kv_read_bytes(const compose_context *ctx, double context);
 /* Attention flops of one decoded token at this context, of the whole model. */
-double compose_decode_flops(const compose_context *ctx, double context);
+double apmw_compose_decode_flops(const compose_context *ctx, double context);
 
 #endif

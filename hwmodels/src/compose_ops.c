@@ -8,7 +8,7 @@
 #include "compose_internal.h"
 #include "apmw/text.h"
 
-compose_op *compose_ops_add(compose_ops *ops, const char *role, double count, arg_kind arg)
+compose_op *apmw_compose_ops_add(compose_ops *ops, const char *role, double count, arg_kind arg)
 {
     if (ops->n == ops->capacity) {
         size_t capacity = ops->capacity ? 2 * ops->capacity : 32;
@@ -25,7 +25,7 @@ compose_op *compose_ops_add(compose_ops *ops, const char *role, double count, ar
     return op;
 }
 
-void compose_ops_free(compose_ops *ops)
+void apmw_compose_ops_free(compose_ops *ops)
 {
     free(ops->op);
     *ops = (compose_ops){0};
@@ -38,21 +38,21 @@ static apmw_status add_op(const compose_context *ctx, compose_ops *ops, const ch
     if (count <= 0) {
         return APMW_OK;
     }
-    compose_op *op = compose_ops_add(ops, role, count, arg);
+    compose_op *op = apmw_compose_ops_add(ops, role, count, arg);
     if (!op) {
         return apmw_error_set(err, APMW_E_NOMEM, "out of memory");
     }
-    return row_choose(ctx, role, table, dtype, q, &op->row, err);
+    return apmw_row_choose(ctx, role, table, dtype, q, &op->row, err);
 }
 
-apmw_status compose_add_gemm(const compose_context *ctx, compose_ops *ops, const char *role, const char *dtype,
+apmw_status apmw_compose_add_gemm(const compose_context *ctx, compose_ops *ops, const char *role, const char *dtype,
                              double count, arg_kind arg, double n, double k, apmw_error *err)
 {
     query q = {.n = 0};
-    query_text(&q, "gemm_dtype", dtype);
-    query_number(&q, "n", n);
-    query_number(&q, "k", k);
-    query_var(&q, "m", 0, 1);
+    apmw_query_text(&q, "gemm_dtype", dtype);
+    apmw_query_number(&q, "n", n);
+    apmw_query_number(&q, "k", k);
+    apmw_query_var(&q, "m", 0, 1);
     apmw_status st = add_op(ctx, ops, role, "gemm", dtype, count, arg, &q, err);
     if (!st && count > 0) {
         char note[64];
@@ -71,10 +71,10 @@ static apmw_status add_mlp(const compose_context *ctx, compose_ops *ops, apmw_er
     double t = ctx->layout.tp;
     apmw_status st = APMW_OK;
     if (m->dense_layers > 0 && m->dense_ffn > 0) {
-        st = compose_add_gemm(ctx, ops, "mlp", ctx->mlp, m->dense_layers, ARG_RANK_TOKENS, 2.0 * m->dense_ffn / t,
+        st = apmw_compose_add_gemm(ctx, ops, "mlp", ctx->mlp, m->dense_layers, ARG_RANK_TOKENS, 2.0 * m->dense_ffn / t,
                               m->hidden, err);
         if (!st) {
-            st = compose_add_gemm(ctx, ops, "mlp", ctx->mlp, m->dense_layers, ARG_RANK_TOKENS, m->hidden,
+            st = apmw_compose_add_gemm(ctx, ops, "mlp", ctx->mlp, m->dense_layers, ARG_RANK_TOKENS, m->hidden,
                                   m->dense_ffn / t, err);
         }
     }
@@ -90,10 +90,10 @@ static apmw_status between_splits(const compose_context *ctx, const query *exact
     }
     query q = *exact;
     row_source above;
-    query_number(&q, "moe_ep_size", below);
-    apmw_status st = row_choose(ctx, "moe", "moe", ctx->moe, &q, out, err);
-    query_number(&q, "moe_ep_size", 2 * below);
-    if (st || (st = row_choose(ctx, "moe", "moe", ctx->moe, &q, &above, err))) {
+    apmw_query_number(&q, "moe_ep_size", below);
+    apmw_status st = apmw_row_choose(ctx, "moe", "moe", ctx->moe, &q, out, err);
+    apmw_query_number(&q, "moe_ep_size", 2 * below);
+    if (st || (st = apmw_row_choose(ctx, "moe", "moe", ctx->moe, &q, &above, err))) {
         return st;
     }
     out->transform = ROW_MEAN;
@@ -113,28 +113,28 @@ static apmw_status add_moe(const compose_context *ctx, compose_ops *ops, apmw_er
         return APMW_OK;
     }
     double shared = (double)m->expert_dim * m->shared_experts / l->tp;
-    apmw_status st = compose_add_gemm(ctx, ops, "router", ctx->router, m->moe_layers, ARG_RANK_TOKENS, m->experts,
+    apmw_status st = apmw_compose_add_gemm(ctx, ops, "router", ctx->router, m->moe_layers, ARG_RANK_TOKENS, m->experts,
                                       m->hidden, err);
     if (!st && m->shared_experts > 0) {
-        st = compose_add_gemm(ctx, ops, "shared", ctx->shared, m->moe_layers, ARG_RANK_TOKENS, 2 * shared, m->hidden,
+        st = apmw_compose_add_gemm(ctx, ops, "shared", ctx->shared, m->moe_layers, ARG_RANK_TOKENS, 2 * shared, m->hidden,
                               err);
     }
     if (!st && m->shared_experts > 0) {
-        st = compose_add_gemm(ctx, ops, "shared", ctx->shared, m->moe_layers, ARG_RANK_TOKENS, m->hidden, shared, err);
+        st = apmw_compose_add_gemm(ctx, ops, "shared", ctx->shared, m->moe_layers, ARG_RANK_TOKENS, m->hidden, shared, err);
     }
     if (st) {
         return st;
     }
     query q = {.n = 0};
-    query_text(&q, "moe_dtype", ctx->moe);
-    query_text(&q, "distribution", "power_law_1.2");
-    query_number(&q, "hidden_size", m->hidden);
-    query_number(&q, "inter_size", m->expert_dim);
-    query_number(&q, "topk", m->topk);
-    query_number(&q, "num_experts", m->experts);
-    query_number(&q, "moe_tp_size", l->moe_tp);
-    query_number(&q, "moe_ep_size", l->moe_ep);
-    query_var(&q, "num_tokens", 0, 1);
+    apmw_query_text(&q, "moe_dtype", ctx->moe);
+    apmw_query_text(&q, "distribution", "power_law_1.2");
+    apmw_query_number(&q, "hidden_size", m->hidden);
+    apmw_query_number(&q, "inter_size", m->expert_dim);
+    apmw_query_number(&q, "topk", m->topk);
+    apmw_query_number(&q, "num_experts", m->experts);
+    apmw_query_number(&q, "moe_tp_size", l->moe_tp);
+    apmw_query_number(&q, "moe_ep_size", l->moe_ep);
+    apmw_query_var(&q, "num_tokens", 0, 1);
     st = add_op(ctx, ops, "moe", "moe", ctx->moe, m->moe_layers, ARG_TOTAL_TOKENS, &q, err);
     if (st == APMW_E_SCENARIO && (l->moe_ep & (l->moe_ep - 1))) {
         st = between_splits(ctx, &q, &ops->op[ops->n - 1].row, err);
@@ -149,7 +149,7 @@ static apmw_status add_moe(const compose_context *ctx, compose_ops *ops, apmw_er
     if (op->row.weights_from_bits > 0) {
         /* Narrower weights save bytes at memory bandwidth, wider ones cost them, at most in the ratio of the widths; 16-bit
          * products reach 55 % of the bf16 rate (large GEMM rows of the same platforms). */
-        double bits = compose_bits(ctx->moe), from = op->row.weights_from_bits;
+        double bits = apmw_compose_bits(ctx->moe), from = op->row.weights_from_bits;
         op->saved_per_expert_s = m->expert_params / l->moe_tp * (from - bits) / 8 / ctx->accelerator->hbm_bytes_per_s;
         op->saved_limit = bits / from;
         op->experts_per_rank = (double)m->experts / l->moe_ep;
@@ -165,10 +165,10 @@ static apmw_status add_allreduce(const compose_context *ctx, compose_ops *ops, c
                                  arg_kind arg, int gpus, double elements_per_token, apmw_error *err)
 {
     query q = {.n = 0};
-    query_text(&q, "allreduce_dtype", "bfloat16");
-    query_text(&q, "op_name", "all_reduce");
-    query_number(&q, "num_gpus", gpus);
-    query_var(&q, "message_size", 0, elements_per_token);
+    apmw_query_text(&q, "allreduce_dtype", "bfloat16");
+    apmw_query_text(&q, "op_name", "all_reduce");
+    apmw_query_number(&q, "num_gpus", gpus);
+    apmw_query_var(&q, "message_size", 0, elements_per_token);
     return add_op(ctx, ops, role, "comm_custom_allreduce", "bfloat16", count, arg, &q, err);
 }
 
@@ -178,18 +178,18 @@ static apmw_status add_alltoall(const compose_context *ctx, compose_ops *ops, ap
     static const char *const stages[] = {"alltoall_prepare", "alltoall_dispatch", "alltoall_combine"};
     const apmw_llm_spec *m = ctx->llm;
     double prepare = 1; /* one-sided transfers need no preparing exchange */
-    apmw_status st = rule_number(ctx, "models", "alltoall_prepare", 1, &prepare, err);
+    apmw_status st = apmw_rule_number(ctx, "models", "alltoall_prepare", 1, &prepare, err);
     double ep = exp2(floor(log2(ctx->layout.moe_ep) + 0.5)); /* measured at powers of two: the nearest in ratio */
     for (int i = prepare > 0 ? 0 : 1; i < 3 && !st; i++) {
         query q = {.n = 0};
-        query_text(&q, "op_name", stages[i]);
-        query_text(&q, "moe_dtype", ctx->moe);
-        query_number(&q, "hidden_size", m->hidden);
-        query_number(&q, "topk", m->topk);
-        query_number(&q, "num_experts", m->experts);
-        query_number(&q, "moe_ep_size", ep);
-        query_text(&q, "distribution", "balanced");
-        query_var(&q, "num_tokens", 0, 1);
+        apmw_query_text(&q, "op_name", stages[i]);
+        apmw_query_text(&q, "moe_dtype", ctx->moe);
+        apmw_query_number(&q, "hidden_size", m->hidden);
+        apmw_query_number(&q, "topk", m->topk);
+        apmw_query_number(&q, "num_experts", m->experts);
+        apmw_query_number(&q, "moe_ep_size", ep);
+        apmw_query_text(&q, "distribution", "balanced");
+        apmw_query_var(&q, "num_tokens", 0, 1);
         st = add_op(ctx, ops, "alltoall", "comm_trtllm_alltoall", ctx->moe, m->moe_layers, ARG_RANK_TOKENS, &q, err);
     }
     return st;
@@ -208,7 +208,7 @@ static apmw_status add_collectives(const compose_context *ctx, compose_ops *ops,
                            err);
         double extra = 0;
         if (!st) {
-            st = rule_number(ctx, "models", "extra_allreduce_elements", 0, &extra, err);
+            st = apmw_rule_number(ctx, "models", "extra_allreduce_elements", 0, &extra, err);
         }
         if (!st && extra > 0) {
             st = add_allreduce(ctx, ops, "allreduce_norm", m->layers, ARG_RANK_TOKENS, l->tp, extra, err);
@@ -218,7 +218,7 @@ static apmw_status add_collectives(const compose_context *ctx, compose_ops *ops,
         return st;
     }
     double wide = 9;
-    if ((st = rule_number(ctx, "models", "alltoall_from_gpus", 9, &wide, err))) {
+    if ((st = apmw_rule_number(ctx, "models", "alltoall_from_gpus", 9, &wide, err))) {
         return st;
     }
     /* One exchange a MoE layer, priced as one all-reduce of all ranks' tokens (composition.md 2). */
@@ -231,16 +231,16 @@ static apmw_status add_head(const compose_context *ctx, compose_ops *ops, apmw_e
 {
     const apmw_llm_spec *m = ctx->llm;
     double t = ctx->layout.tp;
-    apmw_status st = compose_add_gemm(ctx, ops, "head", ctx->head, 1, ARG_SAMPLED, m->vocab / t, m->hidden, err);
+    apmw_status st = apmw_compose_add_gemm(ctx, ops, "head", ctx->head, 1, ARG_SAMPLED, m->vocab / t, m->hidden, err);
     if (!st) {
         ops->op[ops->n - 1].draft = false;
     }
     if (!st && ctx->layout.tp > 1) {
         query q = {.n = 0};
-        query_text(&q, "op_name", "all_gather");
-        query_text(&q, "nccl_dtype", "half");
-        query_number(&q, "num_gpus", t);
-        query_var(&q, "message_size", 0, m->vocab);
+        apmw_query_text(&q, "op_name", "all_gather");
+        apmw_query_text(&q, "nccl_dtype", "half");
+        apmw_query_number(&q, "num_gpus", t);
+        apmw_query_var(&q, "message_size", 0, m->vocab);
         st = add_op(ctx, ops, "logits_gather", "comm_nccl", "half", 1, ARG_SAMPLED, &q, err);
         if (!st) {
             ops->op[ops->n - 1].draft = false;
@@ -253,7 +253,7 @@ static apmw_status add_head(const compose_context *ctx, compose_ops *ops, apmw_e
  * table has them; at memory bandwidth they are below 0.1 ms (composition.md 2). */
 static apmw_status add_norms(const compose_context *ctx, compose_ops *ops, apmw_error *err)
 {
-    compose_op *op = compose_ops_add(ops, "norm", 1, ARG_RANK_TOKENS);
+    compose_op *op = apmw_compose_ops_add(ops, "norm", 1, ARG_RANK_TOKENS);
     if (!op) {
         return apmw_error_set(err, APMW_E_NOMEM, "out of memory");
     }
@@ -262,7 +262,7 @@ static apmw_status add_norms(const compose_context *ctx, compose_ops *ops, apmw_
     return APMW_OK;
 }
 
-apmw_status compose_ops_build(const compose_context *ctx, compose_ops *ops, apmw_error *err)
+apmw_status apmw_compose_ops_build(const compose_context *ctx, compose_ops *ops, apmw_error *err)
 {
     *ops = (compose_ops){.n_kinds = 1};
     for (int k = 0; k < APMW_KV_KINDS; k++) {
@@ -270,14 +270,14 @@ apmw_status compose_ops_build(const compose_context *ctx, compose_ops *ops, apmw
     }
     apmw_status st;
     if (!strncmp(ctx->family, "cdna", 4)) {
-        st = compose_ops_amd(ctx, ops, err);
+        st = apmw_compose_ops_amd(ctx, ops, err);
     } else {
-        (void)((st = compose_ops_attention(ctx, ops, err)) || (st = add_mlp(ctx, ops, err)) ||
+        (void)((st = apmw_compose_ops_attention(ctx, ops, err)) || (st = add_mlp(ctx, ops, err)) ||
                (st = add_moe(ctx, ops, err)) || (st = add_collectives(ctx, ops, err)) ||
                (st = add_head(ctx, ops, err)) || (st = add_norms(ctx, ops, err)));
     }
     if (st) {
-        compose_ops_free(ops);
+        apmw_compose_ops_free(ops);
     }
     return st;
 }

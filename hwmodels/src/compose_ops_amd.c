@@ -9,7 +9,7 @@
 
 static apmw_status form_op(compose_ops *ops, const char *role, arg_kind arg, compose_op **out, apmw_error *err)
 {
-    *out = compose_ops_add(ops, role, 1, arg);
+    *out = apmw_compose_ops_add(ops, role, 1, arg);
     return *out ? APMW_OK : apmw_error_set(err, APMW_E_NOMEM, "out of memory");
 }
 
@@ -18,8 +18,8 @@ static apmw_status add_attention(const compose_context *ctx, compose_ops *ops, a
     const apmw_llm_spec *m = ctx->llm;
     double t = ctx->layout.tp, share = 0, efficiency = 0;
     apmw_status st;
-    if ((st = rule_number(ctx, "models", "kv_bandwidth_share", 0.85, &share, err)) ||
-        (st = rule_number(ctx, "models", "prefill_attention_efficiency", 0.35, &efficiency, err))) {
+    if ((st = apmw_rule_number(ctx, "models", "kv_bandwidth_share", 0.85, &share, err)) ||
+        (st = apmw_rule_number(ctx, "models", "prefill_attention_efficiency", 0.35, &efficiency, err))) {
         return st;
     }
     compose_op *decode, *prefill;
@@ -31,7 +31,7 @@ static apmw_status add_attention(const compose_context *ctx, compose_ops *ops, a
     memcpy(decode->term, m->kv_read, sizeof decode->term);
     decode->n_terms = m->n_kv_read;
     double bandwidth = share * ctx->accelerator->hbm_bytes_per_s;
-    decode->form_per_unit_s = compose_kv_scale(ctx) / compose_kv_split(ctx) / bandwidth;
+    decode->form_per_unit_s = apmw_compose_kv_scale(ctx) / apmw_compose_kv_split(ctx) / bandwidth;
     decode->form_per_arg_s = m->linear_layers > 0 ? 2 * m->kv_state_bytes / t / bandwidth : 0;
     snprintf(decode->row.line, sizeof decode->row.line,
              "form: KV bytes at %.0f %% of memory bandwidth (no attention kernel of this part is published)", 100 * share);
@@ -56,12 +56,12 @@ static apmw_status add_attention(const compose_context *ctx, compose_ops *ops, a
 static apmw_status add_gemm(const compose_context *ctx, compose_ops *ops, const char *role, const char *dtype,
                             double count, arg_kind arg, double n, double k, apmw_error *err)
 {
-    apmw_status st = compose_add_gemm(ctx, ops, role, dtype, count, arg, n, k, err);
+    apmw_status st = apmw_compose_add_gemm(ctx, ops, role, dtype, count, arg, n, k, err);
     if (st != APMW_E_SCENARIO) {
         return st;
     }
     compose_op *op = &ops->op[ops->n - 1];
-    double bits = compose_bits(dtype), rate = bits < 8 ? ctx->accelerator->fp4_flop_per_s
+    double bits = apmw_compose_bits(dtype), rate = bits < 8 ? ctx->accelerator->fp4_flop_per_s
                                               : bits < 9 ? ctx->accelerator->fp8_flop_per_s
                                                          : ctx->accelerator->bf16_flop_per_s;
     op->form_fixed_s = 4e-6 + n * k * bits / 8 / (0.7 * ctx->accelerator->hbm_bytes_per_s);
@@ -80,7 +80,7 @@ static apmw_status add_ring(const compose_context *ctx, compose_ops *ops, const 
     }
     double start = 0;
     compose_op *op;
-    apmw_status st = rule_number(ctx, "models", "allreduce_start_s", 10e-6, &start, err);
+    apmw_status st = apmw_rule_number(ctx, "models", "allreduce_start_s", 10e-6, &start, err);
     if (st || (st = form_op(ops, role, arg, &op, err))) {
         return st;
     }
@@ -108,23 +108,23 @@ static apmw_status add_moe(const compose_context *ctx, compose_ops *ops, apmw_er
     if (st || m->moe_layers == 0) {
         return st;
     }
-    compose_op *op = compose_ops_add(ops, "moe", m->moe_layers, ARG_TOTAL_TOKENS);
+    compose_op *op = apmw_compose_ops_add(ops, "moe", m->moe_layers, ARG_TOTAL_TOKENS);
     if (!op) {
         return apmw_error_set(err, APMW_E_NOMEM, "out of memory");
     }
     /* aiter's rows count the shared expert as one more routed one. */
     query q = {.n = 0};
-    query_text(&q, "moe_dtype", ctx->moe);
-    query_number(&q, "hidden_size", m->hidden);
-    query_number(&q, "inter_size", (double)m->expert_dim / ctx->layout.moe_tp);
-    query_number(&q, "topk", m->topk + m->shared_experts);
-    query_number(&q, "num_experts", m->experts + m->shared_experts);
-    query_var(&q, "num_tokens", 0, 1);
+    apmw_query_text(&q, "moe_dtype", ctx->moe);
+    apmw_query_number(&q, "hidden_size", m->hidden);
+    apmw_query_number(&q, "inter_size", (double)m->expert_dim / ctx->layout.moe_tp);
+    apmw_query_number(&q, "topk", m->topk + m->shared_experts);
+    apmw_query_number(&q, "num_experts", m->experts + m->shared_experts);
+    apmw_query_var(&q, "num_tokens", 0, 1);
     if (ctx->layout.moe_ep > 1) {
         /* Local experts of one rank; shared ones are on every rank. */
-        query_number(&q, "num_experts", (double)m->experts / ctx->layout.moe_ep + m->shared_experts);
+        apmw_query_number(&q, "num_experts", (double)m->experts / ctx->layout.moe_ep + m->shared_experts);
     }
-    st = row_choose(ctx, "moe", "moe", ctx->moe, &q, &op->row, err);
+    st = apmw_row_choose(ctx, "moe", "moe", ctx->moe, &q, &op->row, err);
     if (st && st != APMW_E_SCENARIO) {
         return st;
     }
@@ -134,7 +134,7 @@ static apmw_status add_moe(const compose_context *ctx, compose_ops *ops, apmw_er
     double per_token = 2.0 * (m->topk + m->shared_experts) * m->expert_params / ctx->gpus / (0.45 * rate);
     op->floor_per_arg_s = per_token;
     if (st) { /* 70 % of bandwidth for the experts read, as the measured rows of gfx950 show at 64 to 256 tokens */
-        double bytes = m->expert_params / ctx->layout.moe_tp * compose_bits(ctx->moe) / 8;
+        double bytes = m->expert_params / ctx->layout.moe_tp * apmw_compose_bits(ctx->moe) / 8;
         op->experts_per_rank = (double)m->experts / ctx->layout.moe_ep + m->shared_experts;
         op->hit_share = (double)(m->topk + m->shared_experts) / (m->experts + m->shared_experts);
         op->form_per_expert_s = bytes / (0.7 * ctx->accelerator->hbm_bytes_per_s);
@@ -157,7 +157,7 @@ static apmw_status add_gemms(const compose_context *ctx, compose_ops *ops, doubl
     return st;
 }
 
-apmw_status compose_ops_amd(const compose_context *ctx, compose_ops *ops, apmw_error *err)
+apmw_status apmw_compose_ops_amd(const compose_context *ctx, compose_ops *ops, apmw_error *err)
 {
     const apmw_llm_spec *m = ctx->llm;
     double t = ctx->layout.tp, heads = m->heads / t;
@@ -183,7 +183,7 @@ apmw_status compose_ops_amd(const compose_context *ctx, compose_ops *ops, apmw_e
     } else {
         double kv = m->kv_heads / t > 1 ? m->kv_heads / t : 1, gate = 1, v = m->linear_v_heads / t, k = m->linear_k_heads / t;
         const double linear[2][2] = {{256 * (k + v), m->hidden}, {m->hidden, 128 * v}};
-        if ((st = rule_number(ctx, "models", "attn_gate", 1, &gate, err))) {
+        if ((st = apmw_rule_number(ctx, "models", "attn_gate", 1, &gate, err))) {
             return st;
         }
         const double shape[2][2] = {{m->head_dim * (gate * heads + 2 * kv), m->hidden}, {m->hidden, m->head_dim * heads}};

@@ -12,26 +12,26 @@ static apmw_status add_attn(const compose_context *ctx, compose_ops *ops, const 
     if (count <= 0) {
         return APMW_OK;
     }
-    compose_op *op = compose_ops_add(ops, role, count, ARG_KINDS);
+    compose_op *op = apmw_compose_ops_add(ops, role, count, ARG_KINDS);
     if (!op) {
         return apmw_error_set(err, APMW_E_NOMEM, "out of memory");
     }
     op->is_attention = true;
     op->attn = kind;
     op->kv_kind = kv_kind;
-    query_var(q, "batch_size", 0, 1);
+    apmw_query_var(q, "batch_size", 0, 1);
     if (kind == ATTN_DECODE) {
-        query_number(q, "isl", 1);
-        query_var(q, "step", 1, 1);
+        apmw_query_number(q, "isl", 1);
+        apmw_query_var(q, "step", 1, 1);
     } else {
-        query_var(q, "isl", 1, 1);
+        apmw_query_var(q, "isl", 1, 1);
         if (kind == ATTN_PREFILL_PREFIX) {
-            query_var(q, "step", 2, 1);
+            apmw_query_var(q, "step", 2, 1);
         } else {
-            query_number(q, "step", 0);
+            apmw_query_number(q, "step", 0);
         }
     }
-    return row_choose(ctx, role, table, ctx->attn, q, &op->row, err);
+    return apmw_row_choose(ctx, role, table, ctx->attn, q, &op->row, err);
 }
 
 /* Decode and prefill attention kernels of `layers` grouped-query layers with one window (0 = full). */
@@ -41,12 +41,12 @@ static apmw_status add_gqa_kernels(const compose_context *ctx, compose_ops *ops,
     const apmw_llm_spec *m = ctx->llm;
     int t = ctx->layout.tp;
     query q = {.n = 0};
-    query_text(&q, "attn_dtype", "bfloat16");
-    query_text(&q, "kv_cache_dtype", ctx->kv);
-    query_number(&q, "num_heads", m->heads / t);
-    query_number(&q, "num_key_value_heads", m->kv_heads / t > 0 ? m->kv_heads / t : 1);
-    query_number(&q, "head_dim", m->head_dim);
-    query_number(&q, "window_size", window);
+    apmw_query_text(&q, "attn_dtype", "bfloat16");
+    apmw_query_text(&q, "kv_cache_dtype", ctx->kv);
+    apmw_query_number(&q, "num_heads", m->heads / t);
+    apmw_query_number(&q, "num_key_value_heads", m->kv_heads / t > 0 ? m->kv_heads / t : 1);
+    apmw_query_number(&q, "head_dim", m->head_dim);
+    apmw_query_number(&q, "window_size", window);
     query prefill = q;
     apmw_status st =
         add_attn(ctx, ops, "attn_decode", "generation_attention", layers, ATTN_DECODE, kv_kind, &q, err);
@@ -67,24 +67,24 @@ static apmw_status add_gdn(const compose_context *ctx, compose_ops *ops, apmw_er
     const apmw_llm_spec *m = ctx->llm;
     const double dim = 128; /* of a linear head, all published GDN models */
     double t = ctx->layout.tp, layers = m->linear_layers, v = m->linear_v_heads / t, k = m->linear_k_heads / t;
-    apmw_status st = compose_add_gemm(ctx, ops, "attn_gemm", ctx->attn, layers, ARG_RANK_TOKENS, 2 * dim * (k + v),
+    apmw_status st = apmw_compose_add_gemm(ctx, ops, "attn_gemm", ctx->attn, layers, ARG_RANK_TOKENS, 2 * dim * (k + v),
                                       m->hidden, err);
     if (!st) {
-        st = compose_add_gemm(ctx, ops, "router", "bfloat16", layers, ARG_RANK_TOKENS, 2 * v, m->hidden, err);
+        st = apmw_compose_add_gemm(ctx, ops, "router", "bfloat16", layers, ARG_RANK_TOKENS, 2 * v, m->hidden, err);
     }
     if (!st) {
-        st = compose_add_gemm(ctx, ops, "attn_gemm", ctx->attn, layers, ARG_RANK_TOKENS, m->hidden, dim * v, err);
+        st = apmw_compose_add_gemm(ctx, ops, "attn_gemm", ctx->attn, layers, ARG_RANK_TOKENS, m->hidden, dim * v, err);
     }
     for (int i = 0; i < 4 && !st; i++) {
         query q = {.n = 0};
-        query_text(&q, "kernel_source", kernels[i].source);
-        query_text(&q, "phase", kernels[i].phase);
-        query_number(&q, "num_k_heads", k > 1 ? k : 1);
-        query_number(&q, "num_v_heads", v);
+        apmw_query_text(&q, "kernel_source", kernels[i].source);
+        apmw_query_text(&q, "phase", kernels[i].phase);
+        apmw_query_number(&q, "num_k_heads", k > 1 ? k : 1);
+        apmw_query_number(&q, "num_v_heads", v);
         if (kernels[i].kind == ATTN_DECODE) {
-            query_number(&q, "seq_len", 1);
+            apmw_query_number(&q, "seq_len", 1);
         } else {
-            query_var(&q, "seq_len", 1, 1);
+            apmw_query_var(&q, "seq_len", 1, 1);
         }
         st = add_attn(ctx, ops, kernels[i].role, "gdn", layers, kernels[i].kind, 0, &q, err);
     }
@@ -97,13 +97,13 @@ static apmw_status add_gqa(const compose_context *ctx, compose_ops *ops, apmw_er
     double t = ctx->layout.tp, gate = 1;
     double kv = m->kv_heads / t > 1 ? m->kv_heads / t : 1;
     double full = m->layers - m->linear_layers;
-    apmw_status st = rule_number(ctx, "models", "attn_gate", 1, &gate, err);
+    apmw_status st = apmw_rule_number(ctx, "models", "attn_gate", 1, &gate, err);
     if (!st) {
-        st = compose_add_gemm(ctx, ops, "attn_gemm", ctx->attn, full, ARG_RANK_TOKENS,
+        st = apmw_compose_add_gemm(ctx, ops, "attn_gemm", ctx->attn, full, ARG_RANK_TOKENS,
                               m->head_dim * (gate * m->heads / t + 2 * kv), m->hidden, err);
     }
     if (!st) {
-        st = compose_add_gemm(ctx, ops, "attn_gemm", ctx->attn, full, ARG_RANK_TOKENS, m->hidden,
+        st = apmw_compose_add_gemm(ctx, ops, "attn_gemm", ctx->attn, full, ARG_RANK_TOKENS, m->hidden,
                               (double)m->heads * m->head_dim / t, err);
     }
     if (!st) {
@@ -121,10 +121,10 @@ static apmw_status add_gqa(const compose_context *ctx, compose_ops *ops, apmw_er
 static query module_query(const compose_context *ctx)
 {
     query q = {.n = 0};
-    query_text(&q, "gemm_type", ctx->attn);
-    query_text(&q, "kv_cache_dtype", ctx->kv);
-    query_number(&q, "num_heads", ctx->llm->heads / ctx->layout.tp);
-    query_number(&q, "tp_size", ctx->layout.tp);
+    apmw_query_text(&q, "gemm_type", ctx->attn);
+    apmw_query_text(&q, "kv_cache_dtype", ctx->kv);
+    apmw_query_number(&q, "num_heads", ctx->llm->heads / ctx->layout.tp);
+    apmw_query_number(&q, "tp_size", ctx->layout.tp);
     return q;
 }
 
@@ -133,7 +133,7 @@ static query module_query(const compose_context *ctx)
 static apmw_status add_kv_up(const compose_context *ctx, compose_ops *ops, arg_kind arg, apmw_error *err)
 {
     const apmw_llm_spec *m = ctx->llm;
-    return compose_add_gemm(ctx, ops, arg == ARG_PREFIX_TOKENS ? "kv_up_prefix" : "attn_gemm", ctx->attn, m->layers,
+    return apmw_compose_add_gemm(ctx, ops, arg == ARG_PREFIX_TOKENS ? "kv_up_prefix" : "attn_gemm", ctx->attn, m->layers,
                             arg, (double)(m->nope + m->v_dim) * m->heads / ctx->layout.tp, m->kv_lora, err);
 }
 
@@ -142,24 +142,24 @@ static apmw_status add_mla_parts(const compose_context *ctx, compose_ops *ops, a
     const apmw_llm_spec *m = ctx->llm;
     double t = ctx->layout.tp, heads = m->heads / t;
     static const char *const bmm[] = {"mla_gen_pre", "mla_gen_post"};
-    apmw_status st = compose_add_gemm(ctx, ops, "attn_gemm", ctx->attn, m->layers, ARG_RANK_TOKENS,
+    apmw_status st = apmw_compose_add_gemm(ctx, ops, "attn_gemm", ctx->attn, m->layers, ARG_RANK_TOKENS,
                                       m->q_lora + m->kv_lora + m->rope_dim, m->hidden, err);
     if (!st) {
-        st = compose_add_gemm(ctx, ops, "attn_gemm", ctx->attn, m->layers, ARG_RANK_TOKENS,
+        st = apmw_compose_add_gemm(ctx, ops, "attn_gemm", ctx->attn, m->layers, ARG_RANK_TOKENS,
                               (m->nope + m->rope_dim) * heads, m->q_lora, err);
     }
     if (!st) {
-        st = compose_add_gemm(ctx, ops, "attn_gemm", ctx->attn, m->layers, ARG_RANK_TOKENS, m->hidden,
+        st = apmw_compose_add_gemm(ctx, ops, "attn_gemm", ctx->attn, m->layers, ARG_RANK_TOKENS, m->hidden,
                               m->v_dim * heads, err);
     }
     for (int i = 0; i < 2 && !st; i++) {
         query q = {.n = 0};
-        query_text(&q, "op_name", bmm[i]);
-        query_text(&q, "bmm_dtype", ctx->bmm);
-        query_number(&q, "num_heads", heads);
-        query_var(&q, "num_tokens", 0, 1);
-        compose_op *op = compose_ops_add(ops, "mla_bmm", m->layers, ARG_DECODE_TOKENS);
-        st = op ? row_choose(ctx, "mla_bmm", "mla_bmm", ctx->bmm, &q, &op->row, err)
+        apmw_query_text(&q, "op_name", bmm[i]);
+        apmw_query_text(&q, "bmm_dtype", ctx->bmm);
+        apmw_query_number(&q, "num_heads", heads);
+        apmw_query_var(&q, "num_tokens", 0, 1);
+        compose_op *op = apmw_compose_ops_add(ops, "mla_bmm", m->layers, ARG_DECODE_TOKENS);
+        st = op ? apmw_row_choose(ctx, "mla_bmm", "mla_bmm", ctx->bmm, &q, &op->row, err)
                 : apmw_error_set(err, APMW_E_NOMEM, "out of memory");
     }
     if (!st) {
@@ -169,8 +169,8 @@ static apmw_status add_mla_parts(const compose_context *ctx, compose_ops *ops, a
         st = add_kv_up(ctx, ops, ARG_PREFIX_TOKENS, err);
     }
     query q = {.n = 0};
-    query_text(&q, "kv_cache_dtype", ctx->kv);
-    query_number(&q, "num_heads", heads);
+    apmw_query_text(&q, "kv_cache_dtype", ctx->kv);
+    apmw_query_number(&q, "num_heads", heads);
     query prefill = q;
     if (!st) {
         st = add_attn(ctx, ops, "attn_decode", "generation_mla", m->layers, ATTN_DECODE, 0, &q, err);
@@ -181,7 +181,7 @@ static apmw_status add_mla_parts(const compose_context *ctx, compose_ops *ops, a
 static apmw_status add_mla(const compose_context *ctx, compose_ops *ops, apmw_error *err)
 {
     char form[16];
-    apmw_status st = rule_text(ctx, "models", "mla_form", "module", form, sizeof form, err);
+    apmw_status st = apmw_rule_text(ctx, "models", "mla_form", "module", form, sizeof form, err);
     if (st) {
         return st;
     }
@@ -201,7 +201,7 @@ static apmw_status add_mla(const compose_context *ctx, compose_ops *ops, apmw_er
 static apmw_status add_dsa(const compose_context *ctx, compose_ops *ops, apmw_error *err)
 {
     double indexer = 0;
-    apmw_status st = rule_number(ctx, "models", "indexer_layers", ctx->llm->layers, &indexer, err);
+    apmw_status st = apmw_rule_number(ctx, "models", "indexer_layers", ctx->llm->layers, &indexer, err);
     const struct {
         const char *role_d, *role_p, *name_d, *name_p;
         double layers;
@@ -210,8 +210,8 @@ static apmw_status add_dsa(const compose_context *ctx, compose_ops *ops, apmw_er
                   ctx->llm->layers - indexer}};
     for (int i = 0; i < 2 && !st; i++) {
         query q = module_query(ctx), prefill = module_query(ctx);
-        query_text(&q, "op_name", parts[i].name_d);
-        query_text(&prefill, "op_name", parts[i].name_p);
+        apmw_query_text(&q, "op_name", parts[i].name_d);
+        apmw_query_text(&prefill, "op_name", parts[i].name_p);
         st = add_attn(ctx, ops, parts[i].role_d, "dsa_generation_module", parts[i].layers, ATTN_DECODE, 0, &q, err);
         if (!st) {
             st = add_attn(ctx, ops, parts[i].role_p, "dsa_context_module", parts[i].layers, ATTN_PREFILL_PREFIX, 0,
@@ -235,8 +235,8 @@ static apmw_status add_v4(const compose_context *ctx, compose_ops *ops, apmw_err
     apmw_status st = APMW_OK;
     for (int i = 0; i < 2 && !st; i++) {
         query q = module_query(ctx), prefill = module_query(ctx);
-        query_number(&q, "compress_ratio", i ? 128 : 4);
-        query_number(&prefill, "compress_ratio", i ? 128 : 4);
+        apmw_query_number(&q, "compress_ratio", i ? 128 : 4);
+        apmw_query_number(&prefill, "compress_ratio", i ? 128 : 4);
         st = add_attn(ctx, ops, parts[i].role_d, parts[i].decode, parts[i].layers, ATTN_DECODE, 0, &q, err);
         if (!st) {
             st = add_attn(ctx, ops, parts[i].role_p, parts[i].prefill, parts[i].layers, ATTN_PREFILL_PREFIX, 0,
@@ -246,17 +246,17 @@ static apmw_status add_v4(const compose_context *ctx, compose_ops *ops, apmw_err
     static const char *const mixing[] = {"pre", "post"};
     for (int i = 0; i < 2 && !st; i++) {
         query q = {.n = 0};
-        query_text(&q, "op_name", mixing[i]);
-        query_number(&q, "hidden_size", m->hidden);
-        query_var(&q, "num_tokens", 0, 1);
-        compose_op *op = compose_ops_add(ops, "mhc", 2.0 * m->layers, ARG_RANK_TOKENS);
-        st = op ? row_choose(ctx, "mhc", "dsv4_mhc", "bfloat16", &q, &op->row, err)
+        apmw_query_text(&q, "op_name", mixing[i]);
+        apmw_query_number(&q, "hidden_size", m->hidden);
+        apmw_query_var(&q, "num_tokens", 0, 1);
+        compose_op *op = apmw_compose_ops_add(ops, "mhc", 2.0 * m->layers, ARG_RANK_TOKENS);
+        st = op ? apmw_row_choose(ctx, "mhc", "dsv4_mhc", "bfloat16", &q, &op->row, err)
                 : apmw_error_set(err, APMW_E_NOMEM, "out of memory");
     }
     return st;
 }
 
-apmw_status compose_ops_attention(const compose_context *ctx, compose_ops *ops, apmw_error *err)
+apmw_status apmw_compose_ops_attention(const compose_context *ctx, compose_ops *ops, apmw_error *err)
 {
     const apmw_llm_spec *m = ctx->llm;
     if (m->csa_layers > 0) {

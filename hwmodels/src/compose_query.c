@@ -18,22 +18,22 @@ static query_field *query_add(query *q, const char *name)
     return &q->field[q->n++];
 }
 
-void query_text(query *q, const char *name, const char *text)
+void apmw_query_text(query *q, const char *name, const char *text)
 {
     *query_add(q, name) = (query_field){.name = name, .text = text, .var = -1};
 }
 
-void query_number(query *q, const char *name, double number)
+void apmw_query_number(query *q, const char *name, double number)
 {
     *query_add(q, name) = (query_field){.name = name, .number = number, .var = -1};
 }
 
-void query_var(query *q, const char *name, int var, double scale)
+void apmw_query_var(query *q, const char *name, int var, double scale)
 {
     *query_add(q, name) = (query_field){.name = name, .var = var, .var_scale = scale};
 }
 
-double row_bound_time(const row_bound *b, const double *var, bool *outside)
+double apmw_row_bound_time(const row_bound *b, const double *var, bool *outside)
 {
     double x[APMW_OP_AXES];
     for (int i = 0; i < b->n_axes; i++) {
@@ -42,27 +42,27 @@ double row_bound_time(const row_bound *b, const double *var, bool *outside)
     return apmw_op_group_time(b->group, x, outside);
 }
 
-double row_time(const row_source *row, const double *var, bool *outside)
+double apmw_row_time(const row_source *row, const double *var, bool *outside)
 {
-    double t = row_bound_time(&row->main, var, outside);
+    double t = apmw_row_bound_time(&row->main, var, outside);
     bool dropped = false; /* a correction that leaves its grid does not make the row itself a guess */
     switch (row->transform) {
     case ROW_MIN: {
-        double u = row_bound_time(&row->with, var, &dropped);
+        double u = apmw_row_bound_time(&row->with, var, &dropped);
         t = u < t ? u : t;
         break;
     }
     case ROW_MAX: {
-        double u = row_bound_time(&row->with, var, &dropped);
+        double u = apmw_row_bound_time(&row->with, var, &dropped);
         t = u > t ? u : t;
         break;
     }
     case ROW_MEAN: /* geometric: two measurements that bracket the truth */
-        t = sqrt(t * row_bound_time(&row->with, var, &dropped));
+        t = sqrt(t * apmw_row_bound_time(&row->with, var, &dropped));
         break;
     case ROW_MINUS: {
         /* What is taken off is a part of the row: never more than 90 % of it. */
-        double u = t - row_bound_time(&row->with, var, &dropped);
+        double u = t - apmw_row_bound_time(&row->with, var, &dropped);
         t = u > 0.1 * t ? u : 0.1 * t;
         break;
     }
@@ -93,7 +93,7 @@ static int axis_of(const apmw_op_table *table, const char *name)
     return -1;
 }
 
-bool query_bind(const query *q, const apmw_op_table *table, const char *extra, row_bound *out)
+bool apmw_query_bind(const query *q, const apmw_op_table *table, const char *extra, row_bound *out)
 {
     const apmw_op_schema *schema = apmw_op_schema_find(table->op);
     char pattern[512];

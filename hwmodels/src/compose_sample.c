@@ -41,7 +41,7 @@ static int octaves(double *x, int capacity, double first, double last, double pe
     return n;
 }
 
-void composed_cost_knots(composed_cost *c)
+void apmw_composed_cost_knots(composed_cost *c)
 {
     int n = 0;
     for (size_t i = 0; i < sizeof measured_tokens / sizeof *measured_tokens; i++) {
@@ -69,7 +69,7 @@ void composed_cost_knots(composed_cost *c)
     c->n_length = octaves(c->length, LENGTH_KNOTS, 1, 2097152, 4);
 }
 
-int knot_find(const double *x, int n, double at)
+int apmw_knot_find(const double *x, int n, double at)
 {
     int lo = 0, hi = n - 1;
     while (hi - lo > 1) {
@@ -113,13 +113,13 @@ static double experts_read(const compose_op *op, double tokens)
     return op->hit_share > 0 ? op->experts_per_rank * -expm1(tokens * log1p(-op->hit_share)) : 0;
 }
 
-double compose_op_time(const compose_op *op, const double var[QUERY_VARS], bool *outside)
+double apmw_compose_op_time(const compose_op *op, const double var[QUERY_VARS], bool *outside)
 {
     if (!op->is_attention) {
         if (!op->row.main.group) {
             return op->form_fixed_s + op->form_per_arg_s * var[0] + op->form_per_expert_s * experts_read(op, var[0]);
         }
-        double t = row_time(&op->row, var, outside);
+        double t = apmw_row_time(&op->row, var, outside);
         if (op->saved_limit > 0) { /* narrower weights save, wider ones (negative) add, at most their ratio */
             double u = t - experts_read(op, var[0]) * op->saved_per_expert_s;
             t = op->saved_limit < 1 ? fmax(u, t * op->saved_limit) : fmin(u, t * op->saved_limit);
@@ -127,10 +127,10 @@ double compose_op_time(const compose_op *op, const double var[QUERY_VARS], bool 
         return fmax(t, op->floor_per_arg_s * var[0]);
     }
     if (op->row.main.group) {
-        return row_time(&op->row, var, outside);
+        return apmw_row_time(&op->row, var, outside);
     }
     double units = op->attn == ATTN_DECODE ? apmw_terms_at(op->term, op->n_terms, var[1])
-                                           : compose_terms_integral(op->term, op->n_terms, 0, var[1]);
+                                           : apmw_compose_terms_integral(op->term, op->n_terms, 0, var[1]);
     return op->form_fixed_s + var[0] * (op->form_per_arg_s + op->form_per_unit_s * units);
 }
 
@@ -142,7 +142,7 @@ static void sample_curve(composed_cost *c, const compose_op *op)
     for (int i = 0; i < c->n_tokens; i++) {
         double var[QUERY_VARS] = {c->token[i], 0, 0};
         bool outside = false;
-        y[i] = compose_op_time(op, var, &outside);
+        y[i] = apmw_compose_op_time(op, var, &outside);
         curve->outside[i] = curve->outside[i] || outside;
     }
     make_monotone(y, c->n_tokens);
@@ -169,7 +169,7 @@ static void sample_decode(composed_cost *c, const compose_op *op)
             double ctx = capped && c->ctx[i] >= cap ? fmax(2048, cap) : c->ctx[i];
             double var[QUERY_VARS] = {c->batch[b], ctx, 0};
             bool outside = false;
-            t[i] = compose_op_time(op, var, &outside);
+            t[i] = apmw_compose_op_time(op, var, &outside);
             inside = outside ? inside : c->ctx[i];
         }
         make_monotone(t, c->n_ctx);
@@ -218,7 +218,7 @@ static void sample_prompts(composed_cost *c, const compose_op *op)
         for (int i = 0; i < c->n_length; i++) {
             double var[QUERY_VARS] = {prompt_rows(b), c->length[i], 0};
             bool outside = false;
-            t[i] = compose_op_time(op, var, &outside);
+            t[i] = apmw_compose_op_time(op, var, &outside);
             last = outside ? last : i;
         }
         inside = b == 0 ? c->length[last] : inside;
@@ -246,7 +246,7 @@ static void sample_prefix(composed_cost *c, const compose_op *op)
             for (int i = 0; i < FRESH_KNOTS; i++) {
                 double var[QUERY_VARS] = {prompt_rows(b), exp2(i), past_knot(j)};
                 bool outside = false;
-                t[i] = row_time(&op->row, var, &outside);
+                t[i] = apmw_row_time(&op->row, var, &outside);
                 if (b == 0 && !outside) {
                     fresh_hi = fmax(fresh_hi, var[1]);
                     past_hi = fmax(past_hi, var[2]);
@@ -263,7 +263,7 @@ static void sample_prefix(composed_cost *c, const compose_op *op)
     c->past_hi = fmin(c->past_hi, past_hi);
 }
 
-void composed_cost_sample(composed_cost *cost, const compose_ops *ops)
+void apmw_composed_cost_sample(composed_cost *cost, const compose_ops *ops)
 {
     cost->length_hi = cost->fresh_hi = cost->past_hi = INFINITY;
     for (size_t i = 0; i < ops->n; i++) {

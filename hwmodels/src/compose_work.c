@@ -7,7 +7,7 @@
 
 /* Bits a weight with its scales: 128x128 blocks fp32, NVFP4 16-blocks e4m3, MXFP4 32-blocks ue8m0, INT4 groups of 32
  * with a bf16 scale. */
-double compose_bits(const char *dtype)
+double apmw_compose_bits(const char *dtype)
 {
     if (!strcmp(dtype, "fp8")) {
         return 8;
@@ -25,7 +25,7 @@ double compose_bits(const char *dtype)
 static double attention_bytes(const compose_context *ctx)
 {
     const apmw_llm_spec *m = ctx->llm;
-    double t = ctx->layout.tp, h = m->hidden, bits = compose_bits(ctx->attn), heads = m->heads / t;
+    double t = ctx->layout.tp, h = m->hidden, bits = apmw_compose_bits(ctx->attn), heads = m->heads / t;
     if (m->csa_layers > 0) {
         const double latent = m->head_dim;
         double all = h * m->q_lora + m->q_lora * heads * latent + h * latent + heads * latent * m->o_lora +
@@ -45,30 +45,30 @@ static double attention_bytes(const compose_context *ctx)
         return m->layers * layer * bits / 8;
     }
     double kv = m->kv_heads / t > 1 ? m->kv_heads / t : 1, gate = 1;
-    (void)rule_number(ctx, "models", "attn_gate", 1, &gate, NULL);
+    (void)apmw_rule_number(ctx, "models", "attn_gate", 1, &gate, NULL);
     double full = m->head_dim * h * ((gate + 1) * heads + 2 * kv);
     double gdn = h * 128 * (2.0 * m->linear_k_heads + 3.0 * m->linear_v_heads) / t;
     return ((m->layers - m->linear_layers) * full + m->linear_layers * gdn) * bits / 8;
 }
 
-void compose_weights_of(const compose_context *ctx, compose_weights *out)
+void apmw_compose_weights_of(const compose_context *ctx, compose_weights *out)
 {
     const apmw_llm_spec *m = ctx->llm;
     const apmw_layout *l = &ctx->layout;
     double t = l->tp, h = m->hidden;
     *out = (compose_weights){0};
     out->attention_bytes = attention_bytes(ctx);
-    out->dense_mlp_bytes = m->dense_layers * 3.0 * h * m->dense_ffn / t * compose_bits(ctx->mlp) / 8;
+    out->dense_mlp_bytes = m->dense_layers * 3.0 * h * m->dense_ffn / t * apmw_compose_bits(ctx->mlp) / 8;
     if (m->experts > 0) {
         double expert = m->expert_params > 0 ? m->expert_params : 3.0 * h * m->expert_dim;
         out->shared_bytes = m->moe_layers * 3.0 * h * m->expert_dim * m->shared_experts / t *
-                            compose_bits(ctx->shared) / 8;
-        out->router_bytes = m->moe_layers * h * m->experts * compose_bits(ctx->router) / 8;
+                            apmw_compose_bits(ctx->shared) / 8;
+        out->router_bytes = m->moe_layers * h * m->experts * apmw_compose_bits(ctx->router) / 8;
         out->experts_per_rank = (double)m->experts / l->moe_ep;
-        out->expert_rank_bytes = expert / l->moe_tp * compose_bits(ctx->moe) / 8;
+        out->expert_rank_bytes = expert / l->moe_tp * apmw_compose_bits(ctx->moe) / 8;
         out->routed_bytes = m->moe_layers * out->experts_per_rank * out->expert_rank_bytes;
     }
-    out->head_bytes = m->vocab * h / t * compose_bits(ctx->head) / 8;
+    out->head_bytes = m->vocab * h / t * apmw_compose_bits(ctx->head) / 8;
     out->embed_bytes = m->vocab * h / t * 2;
     if (ctx->spec->draft_tokens > 0) {
         double moe_layers = m->moe_layers > 0 ? m->moe_layers : 1;
@@ -76,7 +76,7 @@ void compose_weights_of(const compose_context *ctx, compose_weights *out)
     }
 }
 
-double compose_weight_total(const compose_weights *w)
+double apmw_compose_weight_total(const compose_weights *w)
 {
     return w->attention_bytes + w->dense_mlp_bytes + w->shared_bytes + w->router_bytes + w->head_bytes +
            w->embed_bytes + w->routed_bytes + w->mtp_bytes;
@@ -84,34 +84,34 @@ double compose_weight_total(const compose_weights *w)
 
 /* Latents of dense MLA are stated at one byte an element (576 B), bf16 doubles them; the layouts of V4 and DSA have
  * their own formats and stay. */
-double compose_latent_scale(const compose_context *ctx)
+double apmw_compose_latent_scale(const compose_context *ctx)
 {
     const apmw_llm_spec *m = ctx->llm;
     bool dense_mla = m->kv_lora > 0 && m->index_topk == 0 && m->csa_layers == 0;
     return dense_mla && strcmp(ctx->kv, "fp8") ? 2 : 1;
 }
 
-double compose_kv_scale(const compose_context *ctx)
+double apmw_compose_kv_scale(const compose_context *ctx)
 {
     double stated = ctx->llm->kv_bytes_per_element_stated;
-    return stated > 0 ? (strcmp(ctx->kv, "fp8") ? 2 : 1) / stated : compose_latent_scale(ctx);
+    return stated > 0 ? (strcmp(ctx->kv, "fp8") ? 2 : 1) / stated : apmw_compose_latent_scale(ctx);
 }
 
 /* Latents are on every rank of a tensor-parallel group, grouped-query heads are split. */
-double compose_kv_split(const compose_context *ctx)
+double apmw_compose_kv_split(const compose_context *ctx)
 {
     const apmw_llm_spec *m = ctx->llm;
     return m->kv_lora > 0 || m->csa_layers > 0 ? 1 : fmin(ctx->layout.tp, m->kv_heads > 0 ? m->kv_heads : 1);
 }
 
-double compose_kv_read_bytes(const compose_context *ctx, double context)
+double apmw_compose_kv_read_bytes(const compose_context *ctx, double context)
 {
     const apmw_llm_spec *m = ctx->llm;
     double state = m->linear_layers > 0 ? 2 * m->kv_state_bytes / ctx->layout.tp : 0; /* read and written */
-    return apmw_terms_at(m->kv_read, m->n_kv_read, context) * compose_kv_scale(ctx) / compose_kv_split(ctx) + state;
+    return apmw_terms_at(m->kv_read, m->n_kv_read, context) * apmw_compose_kv_scale(ctx) / apmw_compose_kv_split(ctx) + state;
 }
 
-double compose_terms_integral(const apmw_term *terms, int n, double past, double fresh)
+double apmw_compose_terms_integral(const apmw_term *terms, int n, double past, double fresh)
 {
     double total = 0, lo = past, hi = past + fresh;
     for (int i = 0; i < n; i++) {
@@ -125,7 +125,7 @@ double compose_terms_integral(const apmw_term *terms, int n, double past, double
     return total;
 }
 
-double compose_decode_flops(const compose_context *ctx, double context)
+double apmw_compose_decode_flops(const compose_context *ctx, double context)
 {
     return apmw_terms_at(ctx->llm->decode_flops, ctx->llm->n_decode_flops, context);
 }

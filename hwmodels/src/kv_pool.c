@@ -11,18 +11,18 @@ apmw_status apmw_kv_pool_tokens(apmw_catalog *catalog, const apmw_serving_spec *
                                 double context, double *tokens, double *weight_bytes, apmw_error *err)
 {
     compose_context ctx;
-    apmw_status st = compose_context_open(catalog, spec, &ctx, err);
+    apmw_status st = apmw_compose_context_open(catalog, spec, &ctx, err);
     if (st) {
         return st;
     }
     compose_weights w;
-    compose_weights_of(&ctx, &w);
-    double weights = compose_weight_total(&w), reserve = 4e9, share = 0.9;
+    apmw_compose_weights_of(&ctx, &w);
+    double weights = apmw_compose_weight_total(&w), reserve = 4e9, share = 0.9;
     char meaning[16] = "all";
-    if ((st = rule_number(&ctx, "memory", "reserve_bytes", 4e9, &reserve, err)) ||
-        (st = rule_number(&ctx, "memory", "fraction", 0.9, &share, err)) ||
-        (st = rule_text(&ctx, "memory", "fraction_of", "all", meaning, sizeof meaning, err))) {
-        compose_context_close(&ctx);
+    if ((st = apmw_rule_number(&ctx, "memory", "reserve_bytes", 4e9, &reserve, err)) ||
+        (st = apmw_rule_number(&ctx, "memory", "fraction", 0.9, &share, err)) ||
+        (st = apmw_rule_text(&ctx, "memory", "fraction_of", "all", meaning, sizeof meaning, err))) {
+        apmw_compose_context_close(&ctx);
         return st;
     }
     share = isnan(memory_fraction) ? share : memory_fraction;
@@ -31,7 +31,7 @@ apmw_status apmw_kv_pool_tokens(apmw_catalog *catalog, const apmw_serving_spec *
     double pool = !strcmp(meaning, "rest") ? (memory - weights - reserve) * share : memory * share - weights - reserve;
     double element = strcmp(ctx.kv, "fp8") ? 2 : 1;
     context = context > 0 ? context : 1;
-    double per_token = apmw_llm_kv_bytes(ctx.llm, context, ctx.layout.tp, element) * compose_latent_scale(&ctx) / context;
+    double per_token = apmw_llm_kv_bytes(ctx.llm, context, ctx.layout.tp, element) * apmw_compose_latent_scale(&ctx) / context;
     *weight_bytes = weights;
     *tokens = pool > 0 ? floor(pool / per_token) : 0;
     if (pool <= 0) {
@@ -42,6 +42,6 @@ apmw_status apmw_kv_pool_tokens(apmw_catalog *catalog, const apmw_serving_spec *
                             ctx.layout.moe_ep, weights / 1e9, reserve / 1e9, 100 * share,
                             !strcmp(meaning, "rest") ? "of the rest after weights" : "of all", memory / 1e9);
     }
-    compose_context_close(&ctx);
+    apmw_compose_context_close(&ctx);
     return st;
 }

@@ -7,7 +7,7 @@ apmw_status apmw_overhead_lookup(apmw_catalog *catalog, const apmw_serving_spec 
                                  apmw_error *err)
 {
     compose_context ctx;
-    apmw_status st = compose_context_open(catalog, spec, &ctx, err);
+    apmw_status st = apmw_compose_context_open(catalog, spec, &ctx, err);
     if (st) {
         return st;
     }
@@ -33,6 +33,6 @@ apmw_status apmw_overhead_lookup(apmw_catalog *catalog, const apmw_serving_spec 
     } else if (st == APMW_E_NOINPUT) {
         st = APMW_OK; /* nothing fitted yet */
     }
-    compose_context_close(&ctx);
+    apmw_compose_context_close(&ctx);
     return st;
 }

@@ -74,7 +74,7 @@ static apmw_status number_in(const apmw_json_cur *match, const char *low, const 
     return APMW_OK;
 }
 
-apmw_status rule_matches(const compose_context *ctx, const apmw_json_cur *match, const char *role, const char *dtype,
+apmw_status apmw_rule_matches(const compose_context *ctx, const apmw_json_cur *match, const char *role, const char *dtype,
                          bool *fits, apmw_error *err)
 {
     const apmw_serving_spec *s = ctx->spec;
@@ -130,7 +130,7 @@ static apmw_status rule_find(const compose_context *ctx, const char *list, const
             continue;
         }
         if ((st = apmw_json_child(rule, "match", &match, err)) ||
-            (st = rule_matches(ctx, &match, "", "", &fits, err))) {
+            (st = apmw_rule_matches(ctx, &match, "", "", &fits, err))) {
             break;
         }
         if (fits) {
@@ -141,7 +141,7 @@ static apmw_status rule_find(const compose_context *ctx, const char *list, const
     return st;
 }
 
-apmw_status rule_text(const compose_context *ctx, const char *list, const char *key, const char *fallback, char *out,
+apmw_status apmw_rule_text(const compose_context *ctx, const char *list, const char *key, const char *fallback, char *out,
                       size_t size, apmw_error *err)
 {
     apmw_json_cur items, rule;
@@ -155,7 +155,7 @@ apmw_status rule_text(const compose_context *ctx, const char *list, const char *
     return st;
 }
 
-apmw_status rule_number(const compose_context *ctx, const char *list, const char *key, double fallback, double *out,
+apmw_status apmw_rule_number(const compose_context *ctx, const char *list, const char *key, double fallback, double *out,
                         apmw_error *err)
 {
     apmw_json_cur items, rule;
@@ -204,7 +204,7 @@ static apmw_status bind_side(const compose_context *ctx, const apmw_json_cur *si
     *borrowed = *borrowed || strcmp(platform, ctx->spec->platform) || (!common && strcmp(engine, ctx->engine));
     char expanded[256];
     expand_key(ctx, key, expanded, sizeof expanded);
-    if (table && query_bind(q, table, expanded, out)) {
+    if (table && apmw_query_bind(q, table, expanded, out)) {
         snprintf(text, size, "%s [%s]", table->source, apmw_op_group_key(out->group));
     } else {
         out->group = NULL;
@@ -251,7 +251,7 @@ static apmw_status bind_transform(const compose_context *ctx, const apmw_json_cu
     return APMW_OK;
 }
 
-apmw_status row_choose(const compose_context *ctx, const char *role, const char *op, const char *dtype,
+apmw_status apmw_row_choose(const compose_context *ctx, const char *role, const char *op, const char *dtype,
                        const query *q, row_source *out, apmw_error *err)
 {
     apmw_json_cur rows, rule, match, side;
@@ -264,7 +264,7 @@ apmw_status row_choose(const compose_context *ctx, const char *role, const char 
         *out = (row_source){.factor = 1};
         if ((st = apmw_json_at(&rows, i, &rule, err)) || (st = apmw_json_only_keys(&rule, rule_keys, err)) ||
             (st = apmw_json_child(&rule, "match", &match, err)) ||
-            (st = rule_matches(ctx, &match, role, dtype, &fits, err)) || !fits) {
+            (st = apmw_rule_matches(ctx, &match, role, dtype, &fits, err)) || !fits) {
             continue;
         }
         if ((st = apmw_json_opt_string(&rule, "reason", &reason, err)) ||
@@ -278,7 +278,7 @@ apmw_status row_choose(const compose_context *ctx, const char *role, const char 
         }
         if (out->main.group && usable) {
             out->per_rank_tokens = per_rank;
-            out->weights_from_bits = weights_from ? compose_bits(weights_from) : 0;
+            out->weights_from_bits = weights_from ? apmw_compose_bits(weights_from) : 0;
             out->borrowed = out->borrowed || weights_from;
             char factor[32] = "";
             if (out->factor != 1) {

@@ -66,7 +66,7 @@ static apmw_status vary_search(const apmw_study_config *config, const apmw_study
                                double time_scale, double ttft_scale, study_shift *out, int64_t *trials, int64_t *turns,
                                apmw_error *err)
 {
-    apmw_trial_config trial = study_trial_config(config, row->deployment);
+    apmw_trial_config trial = apmw_study_trial_config(config, row->deployment);
     trial.time_scale = time_scale;
     apmw_trial_book *book = apmw_trial_book_create(&trial);
     if (book == NULL) {
@@ -96,7 +96,7 @@ static apmw_status vary_sample(const apmw_study_config *config, const study_cand
                                const apmw_study_row *row, size_t tier, study_variation variation, study_shift *out,
                                int64_t *trials, int64_t *turns, apmw_error *err)
 {
-    apmw_trial_config trial = study_trial_config(config, row->deployment);
+    apmw_trial_config trial = apmw_study_trial_config(config, row->deployment);
     trial.n_agents = row->capacity.agents;
     trial.give_up_tier = -1;
     apmw_trace sample = {0};
@@ -129,7 +129,7 @@ static apmw_status vary_sample(const apmw_study_config *config, const study_cand
     return APMW_OK;
 }
 
-apmw_status study_vary(const apmw_study_config *config, const study_candidate *candidate, size_t tier,
+apmw_status apmw_study_vary(const apmw_study_config *config, const study_candidate *candidate, size_t tier,
                        const apmw_study_row *row, study_variation variation, study_shift *out, int64_t *trials,
                        int64_t *turns, apmw_error *err)
 {
@@ -186,7 +186,7 @@ static double agents_per_w_of(study_shift shift)
     return shift.ln_agents_per_w;
 }
 
-void study_join(const study_shift *shifts, apmw_study_row *row)
+void apmw_study_join(const study_shift *shifts, apmw_study_row *row)
 {
     double (*const values[2])(study_shift) = {agents_of, agents_per_w_of};
     for (int k = 0; k < 2; k++) {

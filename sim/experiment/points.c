@@ -116,7 +116,7 @@ static apmw_status read_settings(const reader *r, const apmw_point *point, apmw_
 {
     apmw_formula_vars vars;
     char text[512];
-    points_settings_clear(out);
+    apmw_points_settings_clear(out);
     role_text(cell(r, "spec_settings"), role, text, sizeof text);
     out->draft_tokens = draft_length(text);
     if (isnan(out->draft_tokens)) {
@@ -125,7 +125,7 @@ static apmw_status read_settings(const reader *r, const apmw_point *point, apmw_
         if (status != APMW_OK)
             return status;
     }
-    points_formula_vars(point, role, out->draft_tokens, &vars);
+    apmw_points_formula_vars(point, role, out->draft_tokens, &vars);
     const struct {
         const char *name;
         double *value;
@@ -284,7 +284,7 @@ static apmw_status read_row(const reader *r, const apmw_engine_defaults *default
             out->speculative = false;
     }
     if (status == APMW_OK)
-        status = points_excluded(defaults, out, out->excluded, sizeof out->excluded, err);
+        status = apmw_points_excluded(defaults, out, out->excluded, sizeof out->excluded, err);
     return status;
 }
 

@@ -7,7 +7,7 @@
 #include "apmw/text.h"
 #include "points_private.h"
 
-void points_settings_clear(apmw_engine_settings *s)
+void apmw_points_settings_clear(apmw_engine_settings *s)
 {
     memset(s, 0, sizeof *s);
     double *const numbers[] = {&s->token_budget,  &s->max_prefill_tokens, &s->max_seqs,          &s->max_model_len,
@@ -18,14 +18,14 @@ void points_settings_clear(apmw_engine_settings *s)
     s->chunked_prefill = -1;
 }
 
-int points_role_index(apmw_role role)
+int apmw_points_role_index(apmw_role role)
 {
     return role == APMW_ROLE_DECODE ? 1 : 0;
 }
 
-void points_formula_vars(const apmw_point *point, apmw_role role, double k, apmw_formula_vars *out)
+void apmw_points_formula_vars(const apmw_point *point, apmw_role role, double k, apmw_formula_vars *out)
 {
-    const apmw_layout *layout = &point->layout[points_role_index(role)];
+    const apmw_layout *layout = &point->layout[apmw_points_role_index(role)];
     *out = (apmw_formula_vars){
         .conc = point->concurrency > 0 ? (double)point->concurrency : (double)NAN,
         .isl = point->isl > 0 ? (double)point->isl : (double)NAN,
@@ -110,7 +110,7 @@ static const char *role_name(apmw_role role)
 static apmw_status when_fits(const apmw_json_cur *when, const apmw_point *point, apmw_role role, bool *fits,
                              apmw_error *err)
 {
-    const apmw_layout *layout = &point->layout[points_role_index(role)];
+    const apmw_layout *layout = &point->layout[apmw_points_role_index(role)];
     const struct {
         const char *key, *value;
     } texts[] = {{"engine", point->engine}, {"platform", point->platform}, {"model", point->model},
@@ -258,7 +258,7 @@ static apmw_status apply_rules(const apmw_engine_defaults *defaults, const apmw_
     apmw_json_cur root = apmw_json_root(defaults->doc), rules;
     apmw_formula_vars vars;
     field fields[N_FIELDS];
-    points_formula_vars(point, role, k, &vars);
+    apmw_points_formula_vars(point, role, k, &vars);
     list_fields(out, fields);
     apmw_status status = apmw_json_child(&root, "rules", &rules, err);
     for (int i = 0; status == APMW_OK && i < apmw_json_length(&rules); i++) {
@@ -283,9 +283,9 @@ static apmw_status apply_rules(const apmw_engine_defaults *defaults, const apmw_
 apmw_status apmw_point_settings(const apmw_engine_defaults *defaults, const apmw_point *point, apmw_role role,
                                 apmw_engine_settings *out, apmw_error *err)
 {
-    apmw_engine_settings row = point->settings[points_role_index(role)];
+    apmw_engine_settings row = point->settings[apmw_points_role_index(role)];
     field fields[N_FIELDS], cells[N_FIELDS];
-    points_settings_clear(out);
+    apmw_points_settings_clear(out);
     list_fields(out, fields);
     list_fields(&row, cells);
     apmw_status status = apply_rules(defaults, point, role, true, 0, out, err);
@@ -304,7 +304,7 @@ apmw_status apmw_point_settings(const apmw_engine_defaults *defaults, const apmw
     return APMW_OK;
 }
 
-apmw_status points_excluded(const apmw_engine_defaults *defaults, const apmw_point *point, char *out, size_t size,
+apmw_status apmw_points_excluded(const apmw_engine_defaults *defaults, const apmw_point *point, char *out, size_t size,
                             apmw_error *err)
 {
     apmw_json_cur root = apmw_json_root(defaults->doc), list;

@@ -19,7 +19,7 @@ void apmw_point_spec(const apmw_point *point, apmw_role role, const apmw_engine_
     apmw_copy(out->released, sizeof out->released, point->measured);
     apmw_copy(out->role, sizeof out->role,
               role == APMW_ROLE_ENGINE ? "" : role == APMW_ROLE_PREFILL ? "prefill" : "decode");
-    out->layout = point->layout[points_role_index(role)];
+    out->layout = point->layout[apmw_points_role_index(role)];
     out->draft_tokens = (int)settings->draft_tokens;
 }
 

@@ -9,12 +9,12 @@ struct apmw_engine_defaults {
     apmw_json *doc;
 };
 
-void points_settings_clear(apmw_engine_settings *settings);
-void points_formula_vars(const apmw_point *point, apmw_role role, double k, apmw_formula_vars *out);
+void apmw_points_settings_clear(apmw_engine_settings *settings);
+void apmw_points_formula_vars(const apmw_point *point, apmw_role role, double k, apmw_formula_vars *out);
 /* Index of a role in the arrays of a point. */
-int points_role_index(apmw_role role);
+int apmw_points_role_index(apmw_role role);
 /* The first entry of "excluded" that fits, or "". */
-apmw_status points_excluded(const apmw_engine_defaults *defaults, const apmw_point *point, char *out, size_t size,
+apmw_status apmw_points_excluded(const apmw_engine_defaults *defaults, const apmw_point *point, char *out, size_t size,
                             apmw_error *err);
 
 #endif

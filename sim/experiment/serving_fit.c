@@ -27,7 +27,7 @@ void apmw_serving_fit_defaults(apmw_serving_fit_options *out)
 }
 
 /* Overheads of the two roles from a total; `base` is added (speculative rows) or NULL. */
-void serving_fit_overheads(const double *total, const apmw_overhead *base, bool disagg, int tp, apmw_overhead out[2])
+void apmw_serving_fit_overheads(const double *total, const apmw_overhead *base, bool disagg, int tp, apmw_overhead out[2])
 {
     double t[FIT_PARAMS];
     for (int p = 0; p < FIT_PARAMS; p++)
@@ -48,7 +48,7 @@ void serving_fit_overheads(const double *total, const apmw_overhead *base, bool 
     front->prefill_scale = fmax((base ? front->prefill_scale : 0) + 0.1 * t[FIT_SCALE], 0.1);
 }
 
-double serving_fit_acceptance(const double *total, int draft_tokens, double osl)
+double apmw_serving_fit_acceptance(const double *total, int draft_tokens, double osl)
 {
     int k = draft_tokens < 0 ? 0 : draft_tokens > 4 ? 4 : draft_tokens;
     return accept_start[k] * exp(0.01 * (total[FIT_ACCEPT] + total[FIT_ACCEPT_OSL] * log(osl / 1024)));
@@ -63,12 +63,12 @@ static apmw_status simulate_at(const apmw_predictor *predictor, const apmw_point
     apmw_prediction prediction;
     const apmw_engine_settings *settings =
         apmw_predictor_settings(predictor, row->point, point->disagg ? APMW_ROLE_DECODE : APMW_ROLE_ENGINE);
-    serving_fit_overheads(total, stage->base ? stage->base[row->point] : NULL, point->disagg,
+    apmw_serving_fit_overheads(total, stage->base ? stage->base[row->point] : NULL, point->disagg,
                           point->layout[point->disagg].tp, overheads);
     apmw_predict_options options = {.overhead = {&overheads[0], &overheads[1]}, .acceptance_length = (double)NAN};
     if (point->speculative && isnan(point->acceptance_length) && settings)
         options.acceptance_length =
-            serving_fit_acceptance(total, (int)settings->draft_tokens, (double)point->osl);
+            apmw_serving_fit_acceptance(total, (int)settings->draft_tokens, (double)point->osl);
     apmw_status status = apmw_predict(predictor, row->point, &options, &prediction, err);
     out[FIT_TPOT] = prediction.supported ? prediction.tpot_ms : (double)NAN;
     out[FIT_TTFT] = prediction.supported ? prediction.ttft_ms : (double)NAN;
@@ -168,21 +168,21 @@ static apmw_status solve_trees(serving_stage *stage, const apmw_serving_fit_opti
         fit_tree problem = {.rows = stage->rows + tree->first, .n_rows = tree->n_rows, .n_nodes = tree->n_nodes,
                             .level = tree->level};
         set_priors(stage, tree, options, &problem);
-        apmw_status status = fit_tree_solve(&problem, -1, tree->x, last ? tree->variance : NULL, err);
+        apmw_status status = apmw_fit_tree_solve(&problem, -1, tree->x, last ? tree->variance : NULL, err);
         for (int fold = 0; status == APMW_OK && last && fold < SERVING_FOLDS; fold++) {
-            status = fit_tree_solve(&problem, fold, tree->scratch, NULL, err);
+            status = apmw_fit_tree_solve(&problem, fold, tree->scratch, NULL, err);
             for (size_t i = 0; status == APMW_OK && i < tree->n_rows; i++)
                 if (problem.rows[i].fold == fold)
-                    serving_residuals(&problem, tree->scratch, &problem.rows[i],
+                    apmw_serving_residuals(&problem, tree->scratch, &problem.rows[i],
                                       stage->left_out[tree->first + i]);
         }
         if (status != APMW_OK)
             return status;
         for (size_t i = 0; i < tree->n_rows; i++) {
             fit_row *row = &problem.rows[i];
-            serving_residuals(&problem, tree->x, row, stage->residual[tree->first + i]);
+            apmw_serving_residuals(&problem, tree->x, row, stage->residual[tree->first + i]);
             if (!last)
-                fit_row_total(&problem, tree->x, row, FIT_PATH, row->at);
+                apmw_fit_row_total(&problem, tree->x, row, FIT_PATH, row->at);
             for (int p = 0; !last && !stage->speculative && p < FIT_PARAMS; p++)
                 row->at[p] = fmin(fmax(row->at[p], lowest[p]), highest[p]);
         }
@@ -238,19 +238,19 @@ apmw_status apmw_fit_serving(apmw_catalog *catalog, const apmw_points *points, c
         status = apmw_predictor_create(catalog, points, keep, &predictor, err);
     for (int s = 0; status == APMW_OK && s < 2; s++) {
         stages[s].speculative = s == 1;
-        status = serving_stage_build(catalog, predictor, points, keep, options, &stages[s], err);
+        status = apmw_serving_stage_build(catalog, predictor, points, keep, options, &stages[s], err);
     }
     size_t total = (size_t)options->rounds * (stages[0].n_rows + stages[1].n_rows);
     if (status == APMW_OK && stages[0].n_rows > 0)
         status = run_stage(predictor, points, &stages[0], options, &done, total, err);
     if (status == APMW_OK)
-        status = serving_export(catalog, points, &stages[0], NULL, &out->table, err);
+        status = apmw_serving_export(catalog, points, &stages[0], NULL, &out->table, err);
     if (status == APMW_OK)
-        status = serving_bases(catalog, predictor, points, &out->table, &stages[1], err);
+        status = apmw_serving_bases(catalog, predictor, points, &out->table, &stages[1], err);
     if (status == APMW_OK && stages[1].n_rows > 0)
         status = run_stage(predictor, points, &stages[1], options, &done, total, err);
     if (status == APMW_OK)
-        status = serving_export(catalog, points, &stages[1], &stages[0], &out->table, err);
+        status = apmw_serving_export(catalog, points, &stages[1], &stages[0], &out->table, err);
     if (status == APMW_OK) {
         out->n_rows = stages[0].n_rows + stages[1].n_rows;
         for (int s = 0; s < 2; s++)
@@ -261,12 +261,12 @@ apmw_status apmw_fit_serving(apmw_catalog *catalog, const apmw_points *points, c
         out->left_out_tpot = median_error(stages, 2, true, FIT_TPOT);
         out->left_out_ttft = median_error(stages, 2, true, FIT_TTFT);
         if (report)
-            serving_report(points, stages, 2, report);
+            apmw_serving_report(points, stages, 2, report);
     } else {
         apmw_overhead_table_free(&out->table);
     }
     for (int s = 0; s < 2; s++)
-        serving_stage_free(&stages[s], points->n);
+        apmw_serving_stage_free(&stages[s], points->n);
     apmw_predictor_free(predictor);
     free(keep);
     return status;

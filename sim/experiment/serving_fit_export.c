@@ -48,8 +48,8 @@ static apmw_status node_sd(const serving_stage *stage, const serving_tree *tree,
                     continue;
                 if (level == 0) {
                     double total[FIT_PARAMS], predicted[2];
-                    fit_row_total(&shape, tree->x, row, 1, total);
-                    fit_row_predict(row, total, predicted);
+                    apmw_fit_row_total(&shape, tree->x, row, 1, total);
+                    apmw_fit_row_predict(row, total, predicted);
                     r = log(predicted[m]) - row->ln_measured[m];
                 }
                 if (isfinite(r))
@@ -103,7 +103,7 @@ static apmw_status export_role(const serving_stage *stage, const serving_tree *t
     if (!row)
         return APMW_OK;
     fit_tree shape = {.start = tree->start};
-    fit_row_total(&shape, tree->x, row, tree->level[node] + 1, total);
+    apmw_fit_row_total(&shape, tree->x, row, tree->level[node] + 1, total);
     const apmw_overhead *base = NULL;
     apmw_overhead plain[2];
     double plain_tp = 0;
@@ -126,11 +126,11 @@ static apmw_status export_role(const serving_stage *stage, const serving_tree *t
     memcpy(without_tp, total, sizeof total);
     without_tp[FIT_LAYER_TP] = 0;
     bool decode = strcmp(role, "decode") == 0, prefill = strcmp(role, "prefill") == 0;
-    serving_fit_overheads(without_tp, base, label->disagg, 1, value);
+    apmw_serving_fit_overheads(without_tp, base, label->disagg, 1, value);
     e.value = value[decode ? 1 : 0];
     e.layer_tp_s = prefill ? 0 : fmax(plain_tp + 1e-6 * (base ? total[FIT_LAYER_TP] : fmax(total[FIT_LAYER_TP], 0)), 0);
     if (stage->speculative && !prefill) {
-        e.value.acceptance = serving_fit_acceptance(total, label->draft_tokens, 1024);
+        e.value.acceptance = apmw_serving_fit_acceptance(total, label->draft_tokens, 1024);
         e.value.acceptance_ln_osl = 0.01 * total[FIT_ACCEPT_OSL];
     }
     const double *variance = &tree->variance[node * FIT_PARAMS];
@@ -170,7 +170,7 @@ static apmw_status export_node(const serving_stage *stage, const serving_tree *t
     return status;
 }
 
-apmw_status serving_export(const apmw_catalog *catalog, const apmw_points *points, const serving_stage *stage,
+apmw_status apmw_serving_export(const apmw_catalog *catalog, const apmw_points *points, const serving_stage *stage,
                            const serving_stage *plain, apmw_overhead_table *table, apmw_error *err)
 {
     (void)catalog;
@@ -203,7 +203,7 @@ static void report_errors(const serving_stage *stage, const serving_tree *tree, 
         }
 }
 
-void serving_report(const apmw_points *points, const serving_stage *stages, int n_stages, apmw_buf *report)
+void apmw_serving_report(const apmw_points *points, const serving_stage *stages, int n_stages, apmw_buf *report)
 {
     (void)points;
     apmw_buf_puts(report, "# Totals down to the platform. Errors: median absolute %, TPOT in sample and with layouts left out, "
@@ -229,14 +229,14 @@ void serving_report(const apmw_points *points, const serving_stage *stages, int 
                 fit_tree shape = {.start = tree->start};
                 if (!row)
                     continue;
-                fit_row_total(&shape, tree->x, row, label->level + 1, x);
+                apmw_fit_row_total(&shape, tree->x, row, label->level + 1, x);
                 apmw_buf_printf(report, "%s%s %s %s %d %zu | %.1f %+.1f %+.1f %.1f | %.1f %.2f %.3f %.2f |", label->engine,
                                 label->disagg ? "(disagg)" : "", label->model[0] ? label->model : label->vendor,
                                 label->platform[0] ? label->platform : label->family[0] ? label->family : "*",
                                 label->draft_tokens, n, x[FIT_LAYER], x[FIT_LAYER_TP], x[FIT_KERNEL], x[FIT_SEQ],
                                 x[FIT_REQUEST], x[FIT_FRONTEND], x[FIT_FLOOR], x[FIT_SCALE] / 10);
                 if (stages[s].speculative)
-                    apmw_buf_printf(report, " %.2f %+.3f", serving_fit_acceptance(x, label->draft_tokens, 1024),
+                    apmw_buf_printf(report, " %.2f %+.3f", apmw_serving_fit_acceptance(x, label->draft_tokens, 1024),
                                     0.01 * x[FIT_ACCEPT_OSL]);
                 apmw_buf_puts(report, " |");
                 report_errors(&stages[s], tree, node, values, report);

@@ -12,7 +12,7 @@ enum { ITERATIONS = 14 };
 static const double lowest_share = 0.3; /* of the simulated time: linear predictions never fall below */
 static const double bound_sd = 0.5;     /* units by which a total may hang over its bound, about */
 
-void fit_row_total(const fit_tree *tree, const double *x, const fit_row *row, int depth, double *total)
+void apmw_fit_row_total(const fit_tree *tree, const double *x, const fit_row *row, int depth, double *total)
 {
     memcpy(total, tree->start, FIT_PARAMS * sizeof *total);
     for (int l = 0; l < depth; l++) {
@@ -23,7 +23,7 @@ void fit_row_total(const fit_tree *tree, const double *x, const fit_row *row, in
     }
 }
 
-void fit_row_predict(const fit_row *row, const double *total, double predicted[2])
+void apmw_fit_row_predict(const fit_row *row, const double *total, double predicted[2])
 {
     for (int m = 0; m < 2; m++) {
         double value = row->simulated[m];
@@ -107,8 +107,8 @@ static void assemble(const fit_tree *tree, int fold, const double *x, system_of 
         double total[FIT_PARAMS], predicted[2], d[FIT_PARAMS];
         if (row->fold == fold)
             continue;
-        fit_row_total(tree, x, row, FIT_PATH, total);
-        fit_row_predict(row, total, predicted);
+        apmw_fit_row_total(tree, x, row, FIT_PATH, total);
+        apmw_fit_row_predict(row, total, predicted);
         for (int m = 0; m < 2; m++) {
             if (isnan(row->ln_measured[m]) || isnan(predicted[m]))
                 continue;
@@ -161,7 +161,7 @@ static void variances(const fit_tree *tree, const system_of *s, double *variance
         gsl_vector_free(z);
 }
 
-apmw_status fit_tree_solve(const fit_tree *tree, int fold, double *x, double *variance, apmw_error *err)
+apmw_status apmw_fit_tree_solve(const fit_tree *tree, int fold, double *x, double *variance, apmw_error *err)
 {
     system_of s;
     gsl_set_error_handler_off();

@@ -45,9 +45,9 @@ typedef struct fit_tree {
 
 /* Mode of all deviations: x[n_nodes * FIT_PARAMS]. With fold >= 0 rows of that fold are left out. variance (may be NULL,
  * same size) gets the diagonal of the inverse curvature of each row's total at its last node. */
-apmw_status fit_tree_solve(const fit_tree *tree, int fold, double *x, double *variance, apmw_error *err);
+apmw_status apmw_fit_tree_solve(const fit_tree *tree, int fold, double *x, double *variance, apmw_error *err);
 /* A row's total and its linear predictions of both times. */
-void fit_row_total(const fit_tree *tree, const double *x, const fit_row *row, int depth, double *total);
-void fit_row_predict(const fit_row *row, const double *total, double predicted[2]);
+void apmw_fit_row_total(const fit_tree *tree, const double *x, const fit_row *row, int depth, double *total);
+void apmw_fit_row_predict(const fit_row *row, const double *total, double predicted[2]);
 
 #endif

@@ -175,7 +175,7 @@ static apmw_status add_tree(serving_stage *stage, const apmw_points *points, con
     return APMW_OK;
 }
 
-apmw_status serving_stage_build(const apmw_catalog *catalog, const apmw_predictor *predictor, const apmw_points *points,
+apmw_status apmw_serving_stage_build(const apmw_catalog *catalog, const apmw_predictor *predictor, const apmw_points *points,
                                 const bool *keep, const apmw_serving_fit_options *options, serving_stage *out,
                                 apmw_error *err)
 {
@@ -225,7 +225,7 @@ apmw_status serving_stage_build(const apmw_catalog *catalog, const apmw_predicto
     return status;
 }
 
-void serving_stage_free(serving_stage *stage, size_t n_points)
+void apmw_serving_stage_free(serving_stage *stage, size_t n_points)
 {
     for (size_t t = 0; stage->trees && t < stage->n_trees; t++) {
         free(stage->trees[t].level);
@@ -244,16 +244,16 @@ void serving_stage_free(serving_stage *stage, size_t n_points)
     memset(stage, 0, sizeof *stage);
 }
 
-void serving_residuals(const fit_tree *tree, const double *x, const fit_row *row, double out[2])
+void apmw_serving_residuals(const fit_tree *tree, const double *x, const fit_row *row, double out[2])
 {
     double total[FIT_PARAMS], predicted[2];
-    fit_row_total(tree, x, row, FIT_PATH, total);
-    fit_row_predict(row, total, predicted);
+    apmw_fit_row_total(tree, x, row, FIT_PATH, total);
+    apmw_fit_row_predict(row, total, predicted);
     for (int m = 0; m < 2; m++)
         out[m] = log(predicted[m]) - row->ln_measured[m];
 }
 
-apmw_status serving_bases(const apmw_catalog *catalog, const apmw_predictor *predictor, const apmw_points *points,
+apmw_status apmw_serving_bases(const apmw_catalog *catalog, const apmw_predictor *predictor, const apmw_points *points,
                           const apmw_overhead_table *table, serving_stage *stage, apmw_error *err)
 {
     (void)catalog;

@@ -34,20 +34,20 @@ typedef struct serving_stage {
     apmw_overhead **base;                  /* of each point, two roles; speculative stage only */
 } serving_stage;
 
-apmw_status serving_stage_build(const apmw_catalog *catalog, const apmw_predictor *predictor, const apmw_points *points,
+apmw_status apmw_serving_stage_build(const apmw_catalog *catalog, const apmw_predictor *predictor, const apmw_points *points,
                                 const bool *keep, const apmw_serving_fit_options *options, serving_stage *out,
                                 apmw_error *err);
-void serving_stage_free(serving_stage *stage, size_t n_points);
+void apmw_serving_stage_free(serving_stage *stage, size_t n_points);
 /* Plain overheads of the points of the speculative stage. */
-apmw_status serving_bases(const apmw_catalog *catalog, const apmw_predictor *predictor, const apmw_points *points,
+apmw_status apmw_serving_bases(const apmw_catalog *catalog, const apmw_predictor *predictor, const apmw_points *points,
                           const apmw_overhead_table *table, serving_stage *stage, apmw_error *err);
 /* Appends an entry for each node of each tree. plain: the stage whose entries a speculative one builds on. */
-apmw_status serving_export(const apmw_catalog *catalog, const apmw_points *points, const serving_stage *stage,
+apmw_status apmw_serving_export(const apmw_catalog *catalog, const apmw_points *points, const serving_stage *stage,
                            const serving_stage *plain, apmw_overhead_table *table, apmw_error *err);
-void serving_residuals(const fit_tree *tree, const double *x, const fit_row *row, double out[2]);
-void serving_report(const apmw_points *points, const serving_stage *stages, int n_stages, apmw_buf *report);
+void apmw_serving_residuals(const fit_tree *tree, const double *x, const fit_row *row, double out[2]);
+void apmw_serving_report(const apmw_points *points, const serving_stage *stages, int n_stages, apmw_buf *report);
 
-void serving_fit_overheads(const double *total, const apmw_overhead *base, bool disagg, int tp, apmw_overhead out[2]);
-double serving_fit_acceptance(const double *total, int draft_tokens, double osl);
+void apmw_serving_fit_overheads(const double *total, const apmw_overhead *base, bool disagg, int tp, apmw_overhead out[2]);
+double apmw_serving_fit_acceptance(const double *total, int draft_tokens, double osl);
 
 #endif

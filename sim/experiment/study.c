@@ -72,7 +72,7 @@ static apmw_status first_error(const slot *slots, size_t n, stage *s, apmw_error
     return s->stop ? apmw_error_set(err, APMW_E_INTERRUPTED, "interrupted") : APMW_OK;
 }
 
-apmw_trial_config study_trial_config(const apmw_study_config *config, const apmw_deployment *deployment)
+apmw_trial_config apmw_study_trial_config(const apmw_study_config *config, const apmw_deployment *deployment)
 {
     const apmw_scenario *s = config->scenario;
     return (apmw_trial_config){
@@ -335,7 +335,7 @@ static apmw_status make_intervals(stage *s, apmw_error *err)
     for (size_t k = 0; k < n; k++) {
         const apmw_study_row *row = &study->rows[k / STUDY_VARIATIONS];
         if (row->best && row->capacity.agents > 0 && !stopped(s)) {
-            study_vary(s->config, candidate_of(study, row), tier_index(s->config, row->tier), row,
+            apmw_study_vary(s->config, candidate_of(study, row), tier_index(s->config, row->tier), row,
                        (study_variation)(k % STUDY_VARIATIONS), &shifts[k], &slots[k].trials, &slots[k].turns,
                        &slots[k].err);
         }
@@ -344,7 +344,7 @@ static apmw_status make_intervals(stage *s, apmw_error *err)
     const apmw_status status = first_error(slots, n, s, err);
     for (size_t r = 0; r < study->n_rows && status == APMW_OK; r++) {
         if (study->rows[r].best && study->rows[r].capacity.agents > 0) {
-            study_join(&shifts[r * STUDY_VARIATIONS], &study->rows[r]);
+            apmw_study_join(&shifts[r * STUDY_VARIATIONS], &study->rows[r]);
         }
     }
     for (size_t k = 0; k < n; k++) {
@@ -435,7 +435,7 @@ static apmw_status add_books(apmw_study *study, const apmw_study_config *config,
     study->screen_rules.min_trajectories_per_agent = config->rules->min_trajectories_per_agent > 0 ? 1 : 0;
     for (size_t i = 0; i < study->n_candidates; i++) {
         study_candidate *c = &study->candidates[i];
-        apmw_trial_config trial = study_trial_config(config, &c->deployment);
+        apmw_trial_config trial = apmw_study_trial_config(config, &c->deployment);
         c->book = apmw_trial_book_create(&trial);
         trial.rules = &study->screen_rules;
         c->screen = races(study, i) ? apmw_trial_book_create(&trial) : NULL;

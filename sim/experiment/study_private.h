@@ -31,11 +31,11 @@ typedef struct study_shift {
 } study_shift;
 
 /* Runs one variation of `row` (whose deployment and capacity stand). Thread-safe: it owns all it changes. */
-apmw_status study_vary(const apmw_study_config *config, const study_candidate *candidate, size_t tier,
+apmw_status apmw_study_vary(const apmw_study_config *config, const study_candidate *candidate, size_t tier,
                        const apmw_study_row *row, study_variation variation, study_shift *out, int64_t *trials,
                        int64_t *turns, apmw_error *err);
 /* Joins the shifts of all variations to the row's two intervals. */
-void study_join(const study_shift *shifts, apmw_study_row *row);
-apmw_trial_config study_trial_config(const apmw_study_config *config, const apmw_deployment *deployment);
+void apmw_study_join(const study_shift *shifts, apmw_study_row *row);
+apmw_trial_config apmw_study_trial_config(const apmw_study_config *config, const apmw_deployment *deployment);
 
 #endif

@@ -138,7 +138,7 @@ static void free_loop(void *self)
     free(l);
 }
 
-apmw_status predict_disagg_workload(const disagg_loop *config, apmw_workload *out, apmw_error *err)
+apmw_status apmw_predict_disagg_workload(const disagg_loop *config, apmw_workload *out, apmw_error *err)
 {
     size_t n = (size_t)config->client.n_requests;
     loop *l = calloc(1, sizeof *l);

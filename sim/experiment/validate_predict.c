@@ -404,7 +404,7 @@ apmw_status apmw_predict(const apmw_predictor *p, size_t i, const apmw_predict_o
     if (status == APMW_OK)
         status = fill_platform(p, point, options->power, &run, err);
     if (status == APMW_OK)
-        status = predict_simulate(&run, out, err);
+        status = apmw_predict_simulate(&run, out, err);
     free_laid(&costs);
     if (status != APMW_OK)
         return apmw_error_wrap(err, "row %s", point->id);

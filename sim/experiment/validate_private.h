@@ -49,7 +49,7 @@ typedef struct predict_run {
 } predict_run;
 
 /* Runs the load and fills times, use and power. */
-apmw_status predict_simulate(const predict_run *run, apmw_prediction *out, apmw_error *err);
+apmw_status apmw_predict_simulate(const predict_run *run, apmw_prediction *out, apmw_error *err);
 
 /* Load driver of a disaggregated deployment: the client of the measured points; a request is a prompt on the least
  * loaded prefill worker (engines 0 .. n_prefill - 1), a transfer of its KV, and a decode on the least loaded decode
@@ -60,6 +60,6 @@ typedef struct disagg_loop {
     double transfer_s_per_token, transfer_fixed_s;
     double *ttft_s, *tpot_s;
 } disagg_loop;
-apmw_status predict_disagg_workload(const disagg_loop *config, apmw_workload *out, apmw_error *err);
+apmw_status apmw_predict_disagg_workload(const disagg_loop *config, apmw_workload *out, apmw_error *err);
 
 #endif

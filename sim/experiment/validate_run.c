@@ -174,7 +174,7 @@ static void values_of(const apmw_collector *collector, double *ttft, double *tpo
         }
 }
 
-apmw_status predict_simulate(const predict_run *run, apmw_prediction *out, apmw_error *err)
+apmw_status apmw_predict_simulate(const predict_run *run, apmw_prediction *out, apmw_error *err)
 {
     const apmw_point *p = run->point;
     size_t n = (size_t)run->n_requests;
@@ -203,7 +203,7 @@ apmw_status predict_simulate(const predict_run *run, apmw_prediction *out, apmw_
                                   .transfer_s_per_token = run->kv_bytes_per_token / run->kv_bytes_per_s,
                                   .ttft_s = ttft,
                                   .tpot_s = tpot};
-        status = predict_disagg_workload(&loop, &workload, err);
+        status = apmw_predict_disagg_workload(&loop, &workload, err);
     } else if (status == APMW_OK) {
         collector = apmw_collector_create(NULL, false);
         status = collector ? apmw_workload_fixed_loop(&client, &workload, err)

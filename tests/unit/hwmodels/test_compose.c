@@ -132,6 +132,39 @@ static void prefixes_are_priced(void **state)
     }
 }
 
+/* Far beyond the measured lengths neither prompts nor decodes may run faster than the hardware can: prompt attention stays
+ * below the part's peak (2.25 PFLOP/s bf16 a B200, dense), KV reads below its bandwidth. */
+static void extrapolation_stays_physical(void **state)
+{
+    (void)state;
+    const char *models[] = {"llama-3.1-70b", "deepseek-v3-r1", "minimax-m2.5", "glm-5", "deepseek-v4-pro"};
+    const apmw_accelerator_spec *b200 = NULL;
+    assert_int_equal(apmw_catalog_accelerator(catalog, "b200", &b200, NULL), APMW_OK);
+    for (size_t i = 0; i < 5; i++) {
+        apmw_serving_spec s = spec_of("b200", models[i], i % 2 ? "sglang" : "vllm", "fp8", (apmw_layout){.tp = 8});
+        apmw_step_cost *cost = NULL;
+        assert_int_equal(apmw_compose(catalog, &s, NULL, &cost, NULL, NULL), APMW_OK);
+        for (int64_t past = 65536; past <= 1048576; past *= 4) {
+            const apmw_chunk small = {512, past, 1}, large = {8192, past, 1};
+            const apmw_chunk *chunks[] = {&small, &large};
+            for (int j = 0; j < 2; j++) {
+                apmw_step_load load = {.rank_tokens = chunks[j]->new_tokens, .total_tokens = chunks[j]->new_tokens,
+                                       .chunks = chunks[j], .n_chunks = 1};
+                apmw_step_work work;
+                apmw_step_cost_eval(cost, &load, &work);
+                assert_true(work.flops / work.time_s < b200->bf16_flop_per_s);
+            }
+            apmw_step_load load = decode_load(256, (double)past), twice = decode_load(256, 2.0 * (double)past);
+            apmw_step_work a, b;
+            apmw_step_cost_eval(cost, &load, &a);
+            apmw_step_cost_eval(cost, &twice, &b);
+            assert_true(a.outside > 0);
+            assert_true(b.time_s - a.time_s > 0.99 * (b.bytes - a.bytes) / b200->hbm_bytes_per_s);
+        }
+        apmw_step_cost_free(cost);
+    }
+}
+
 static void report_names_every_row(void **state)
 {
     (void)state;
@@ -214,6 +247,7 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(hand_made_sums),
                                        cmocka_unit_test(overhead_is_added),
                                        cmocka_unit_test(prefixes_are_priced),
+                                       cmocka_unit_test(extrapolation_stays_physical),
                                        cmocka_unit_test(report_names_every_row),
                                        cmocka_unit_test(impossible_combinations_say_why),
                                        cmocka_unit_test(overhead_table_round_trip_and_choice)};
