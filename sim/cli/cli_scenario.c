@@ -167,16 +167,3 @@ apmw_status apmw_cli_tiers(apmw_cli *cli, const apmw_scenario *scenario, apmw_ph
     apmw_tier_book_free(&book);
     return status;
 }
-
-void apmw_cli_speculation(const apmw_catalog *catalog, apmw_scenario *scenario, const char **note)
-{
-    const apmw_llm_spec *llm = NULL;
-    *note = "";
-    if (scenario->draft_tokens >= 0 || apmw_catalog_llm(catalog, scenario->model, &llm, NULL) != APMW_OK) {
-        return;
-    }
-    scenario->draft_tokens = 0;
-    if (llm->mtp_layers > 0 && !isnan(llm->acceptance[1])) {
-        *note = "speculation is off (--draft-tokens K turns it on)";
-    }
-}

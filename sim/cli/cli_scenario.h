@@ -17,7 +17,5 @@ apmw_status apmw_cli_trace(apmw_cli *cli, const apmw_scenario *scenario, apmw_tr
 /* Rules of the scenario's protocol and its tiers: one, or all of the model (at most APMW_MAX_TIERS). */
 apmw_status apmw_cli_tiers(apmw_cli *cli, const apmw_scenario *scenario, apmw_phase_rules *rules, apmw_tier *tiers,
                            size_t *n_tiers, apmw_error *err);
-/* Speculation where neither file nor option says: what and why is in *note ("" = nothing to say). */
-void apmw_cli_speculation(const apmw_catalog *catalog, apmw_scenario *scenario, const char **note);
 
 #endif

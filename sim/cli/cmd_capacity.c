@@ -103,7 +103,7 @@ static void pair_text(char *out, size_t size, const apmw_interval *interval, int
 
 static apmw_table *make_table(const apmw_study_row *rows, size_t n)
 {
-    static const char *const NAMES[] = {"platform", "tier", "engine", "layout", "agents", "per accelerator", "per MW",
+    static const char *const NAMES[] = {"platform", "tier", "engine", "layout", "draft", "agents", "per accelerator", "per MW",
                                         "W/accelerator", "W all-in", "limited by", "pass", "fail", "agents 90 %",
                                         "per MW 90 %", "outside domain"};
     apmw_table *table = apmw_table_create(sizeof NAMES / sizeof NAMES[0], NAMES);
@@ -120,7 +120,9 @@ static apmw_table *make_table(const apmw_study_row *rows, size_t n)
         apmw_table_text(table, d == NULL ? NULL : d->choice.name);
         if (d == NULL) {
             apmw_table_text(table, NULL);
+            apmw_table_text(table, NULL);
         } else {
+            apmw_table_int(table, d->spec.draft_tokens);
             apmw_table_int(table, r->capacity.agents);
         }
         apmw_table_number(table, r->agents_per_accelerator, 3);
@@ -378,7 +380,10 @@ static apmw_status work(apmw_cli *cli, options *o, apmw_catalog *catalog, int *c
         status = apmw_cli_trace(cli, &o->scenario, &trace, err);
     }
     if (status == APMW_OK) {
-        apmw_cli_speculation(catalog, &o->scenario, &speculation);
+        if (o->scenario.draft_tokens < 0 && llm->mtp_layers > 0 && !isnan(llm->acceptance[1])) {
+            speculation = "draft lengths 0, 1 and 3 compete with the acceptance of single-turn measurements, which agents may "
+                          "not reach (--draft-tokens 0 for none)";
+        }
         apmw_buf assumptions = {0};
         describe_assumptions(o, &rules, &trace, speculation, &assumptions);
         const apmw_study_config config = {

@@ -359,7 +359,7 @@ static apmw_status run_agents(const options *o, const apmw_deployment *deploymen
     const apmw_trial_config config = {
         .deployment = deployment, .trace = trace, .rules = &rules, .tiers = tiers, .n_tiers = n_tiers,
         .n_agents = s->agents, .seed = s->seed, .routing = s->routing, .share_prefix = s->share_prefix,
-        .output_cached = s->output_cached, .delay_scale = s->delay_scale, .time_scale = 1.0,
+        .output_cached = s->output_cached, .delay_scale = s->delay_scale, .time_scale = 1.0, .acceptance_scale = 1.0,
         .max_context = deployment->engine.max_model_len, .give_up_tier = -1, .collector = collector};
     return apmw_trial_run(&config, out, err);
 }
@@ -425,7 +425,6 @@ static apmw_status work(apmw_cli *cli, options *o, apmw_catalog *catalog, int *c
     apmw_deployment deployment = {0};
     apmw_trial_result result;
     size_t n_tiers = 0;
-    const char *speculation = "";
     const apmw_llm_spec *llm = NULL;
     const bool agents = o->scenario.workload == APMW_WORKLOAD_AGENTS;
     apmw_status status = apmw_catalog_llm(catalog, o->scenario.model, &llm, err);
@@ -444,7 +443,6 @@ static apmw_status work(apmw_cli *cli, options *o, apmw_catalog *catalog, int *c
         status = apmw_cli_trace(cli, &o->scenario, &trace, err);
     }
     if (status == APMW_OK) {
-        apmw_cli_speculation(catalog, &o->scenario, &speculation);
         status = build(catalog, &o->scenario, mean_context(&o->scenario, &trace), &deployment, err);
     }
     apmw_collector *collector = status == APMW_OK ? apmw_collector_create(NULL, o->result != NULL) : NULL;

@@ -193,7 +193,9 @@ static apmw_status explain(apmw_trial_book *book, size_t tier, apmw_capacity *ou
                  "KV pool full: %.3g %% of prompt tokens hit, %.3g %% by one agent alone; %.2g %% of requests preempted; %s",
                  100.0 * fail->latency.hit_share, 100.0 * alone, 100.0 * preempted, why);
     } else {
-        apmw_copy(out->limited_why, sizeof out->limited_why, why);
+        const double front = fail->frontend_share;
+        snprintf(out->limited_why, sizeof out->limited_why, front > 0.9 ? "%s; the engine's serial front end is busy %.0f %%" : "%s",
+                 why, 100.0 * front);
     }
     apmw_copy(out->limited_by, sizeof out->limited_by, by);
     return APMW_OK;

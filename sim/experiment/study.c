@@ -87,6 +87,7 @@ apmw_trial_config apmw_study_trial_config(const apmw_study_config *config, const
         .output_cached = s->output_cached,
         .delay_scale = s->delay_scale,
         .time_scale = 1.0,
+        .acceptance_scale = 1.0,
         .max_context = deployment->engine.max_model_len,
         .give_up_tier = 0, /* enabled; a book names the tier that it asks for */
     };
@@ -516,6 +517,28 @@ static apmw_status platform_layouts(apmw_catalog *catalog, const apmw_scenario *
     return APMW_OK;
 }
 
+/* Draft lengths that compete: the scenario's, or, for a model with draft layers of its own and measured acceptance, none,
+ * one (the vendor's advice for throughput) and three (for latency). */
+static apmw_status choose_drafts(const apmw_catalog *catalog, const apmw_scenario *scenario, int drafts[3], size_t *n,
+                                 apmw_error *err)
+{
+    const apmw_llm_spec *llm = NULL;
+    const apmw_status status = apmw_catalog_llm(catalog, scenario->model, &llm, err);
+    if (status != APMW_OK) {
+        return status;
+    }
+    *n = 0;
+    for (int k = 0; k <= 3 && scenario->draft_tokens < 0; k += k == 0 ? 1 : 2) {
+        if (k == 0 || (llm->mtp_layers > 0 && !isnan(llm->acceptance[k]))) {
+            drafts[(*n)++] = k;
+        }
+    }
+    if (scenario->draft_tokens >= 0) {
+        drafts[(*n)++] = scenario->draft_tokens;
+    }
+    return APMW_OK;
+}
+
 static apmw_status add_platform(apmw_study *study, apmw_catalog *catalog, const apmw_study_config *config,
                                 size_t platform, double context, apmw_error *err)
 {
@@ -528,7 +551,12 @@ static apmw_status add_platform(apmw_study *study, apmw_catalog *catalog, const 
     apmw_copy(scenario.platform, sizeof scenario.platform, config->platforms[platform]);
     apmw_layout_choice layouts[MAX_LAYOUTS];
     size_t n_layouts = 0;
+    int drafts[3] = {0};
+    size_t n_drafts = 1;
     apmw_status status = platform_layouts(catalog, &scenario, layouts, &n_layouts, err);
+    if (status == APMW_OK) {
+        status = choose_drafts(catalog, &scenario, drafts, &n_drafts, err);
+    }
     if (status == APMW_OK) {
         status = apmw_catalog_node(catalog, scenario.platform, &node, err);
     }
@@ -545,10 +573,12 @@ static apmw_status add_platform(apmw_study *study, apmw_catalog *catalog, const 
                                         : VENDORS[e][0] != '\0' && strcmp(accelerator->vendor, VENDORS[e]) != 0) {
             continue;
         }
-        for (size_t i = 0; i < n_layouts; i++) {
+        for (size_t i = 0; i < n_layouts * n_drafts; i++) {
             apmw_deployment deployment;
             apmw_error reason = {0};
-            status = apmw_deployment_build(catalog, &scenario, ENGINES[e], &layouts[i], context, &deployment, &reason);
+            scenario.draft_tokens = drafts[i % n_drafts];
+            status = apmw_deployment_build(catalog, &scenario, ENGINES[e], &layouts[i / n_drafts], context, &deployment,
+                                           &reason);
             if (status == APMW_E_SCENARIO) {
                 apmw_buf_printf(&study->refused, "%s\n", reason.message);
                 last = reason;

@@ -20,6 +20,7 @@ typedef struct study_candidate {
 typedef enum study_variation {
     STUDY_SLOWER, STUDY_FASTER, /* all steps, by 1.645 sd of the fit */
     STUDY_TTFT_LONGER, STUDY_TTFT_SHORTER,
+    STUDY_LESS_ACCEPTED,
     STUDY_SEED_1, STUDY_SEED_2, STUDY_SEED_3,
     STUDY_TRACE_1, STUDY_TRACE_2, STUDY_TRACE_3, STUDY_TRACE_4, STUDY_TRACE_5,
     STUDY_VARIATIONS

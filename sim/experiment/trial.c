@@ -112,8 +112,8 @@ static void free_parts(parts *p)
     free(p->engines);
 }
 
-static apmw_status make_parts(const apmw_deployment *deployment, double time_scale, const apmw_window *window,
-                              apmw_power_params *power, parts *p, apmw_error *err)
+static apmw_status make_parts(const apmw_deployment *deployment, double time_scale, double acceptance_scale,
+                              const apmw_window *window, apmw_power_params *power, parts *p, apmw_error *err)
 {
     const size_t n = (size_t)deployment->choice.replicas;
     const apmw_energy_config energy = {
@@ -140,6 +140,7 @@ static apmw_status make_parts(const apmw_deployment *deployment, double time_sca
     for (size_t i = 0; i < n; i++) {
         p->engines[i] = deployment->engine;
         p->engines[i].cost = p->scaled;
+        p->engines[i].acceptance_length = 1.0 + (deployment->engine.acceptance_length - 1.0) * acceptance_scale;
     }
     return APMW_OK;
 }
@@ -184,7 +185,8 @@ static apmw_status make_sim(const apmw_trial_config *config, driver *d, parts *p
 }
 
 /* What the meters saw; the window of a run that gave up ends where it stopped. */
-static apmw_status read_meters(parts *p, const apmw_window *window, apmw_trial_result *out, apmw_error *err)
+static apmw_status read_meters(parts *p, const apmw_deployment *deployment, const apmw_window *window,
+                               apmw_trial_result *out, apmw_error *err)
 {
     const apmw_time now = apmw_des_now(apmw_sim_des(p->sim));
     size_t n = 0;
@@ -196,6 +198,8 @@ static apmw_status read_meters(parts *p, const apmw_window *window, apmw_trial_r
         const apmw_request_record *records = apmw_collector_requests(p->collector, &n);
         apmw_latency_count(records, n, &out->latency);
         apmw_step_meter_summary(p->steps, now, &out->steps);
+        const double serial_s = (double)out->latency.prompt_tokens * 1e-9 * deployment->engine.frontend_ns_per_token;
+        out->frontend_share = serial_s / (out->steps.window_s * (double)deployment->choice.replicas);
         status = apmw_energy_meter_finish(p->energy, now, &out->energy, err);
     }
     out->window = *window;
@@ -220,8 +224,9 @@ static apmw_status judge(const apmw_trial_config *config, driver *d, apmw_trial_
 apmw_status apmw_trial_run(const apmw_trial_config *config, apmw_trial_result *out, apmw_error *err)
 {
     *out = (apmw_trial_result){.n_agents = config->n_agents};
-    if (config->n_tiers > APMW_MAX_TIERS || config->n_agents < 1 || !(config->time_scale > 0.0)) {
-        return apmw_error_set(err, APMW_E_SCENARIO, "a trial needs agents, a positive time scale and at most %d tiers",
+    if (config->n_tiers > APMW_MAX_TIERS || config->n_agents < 1 || !(config->time_scale > 0.0) ||
+        !(config->acceptance_scale >= 0.0)) {
+        return apmw_error_set(err, APMW_E_SCENARIO, "a trial needs agents, positive scales and at most %d tiers",
                               APMW_MAX_TIERS);
     }
     apmw_window window = {.from = APMW_TIME_NEVER, .to = APMW_TIME_NEVER};
@@ -229,7 +234,7 @@ apmw_status apmw_trial_run(const apmw_trial_config *config, apmw_trial_result *o
     parts p = {0};
     driver d = {.config = config, .window = &window, .alarm_at = APMW_TIME_NEVER};
     d.probe = (apmw_probe){.self = &d, .on_submit = on_submit, .on_request = on_request};
-    apmw_status status = make_parts(config->deployment, config->time_scale, &window, &power, &p, err);
+    apmw_status status = make_parts(config->deployment, config->time_scale, config->acceptance_scale, &window, &power, &p, err);
     if (status == APMW_OK) {
         d.phase = p.phase = apmw_phase_create(config->rules, config->n_agents);
         status = d.phase == NULL ? apmw_error_set(err, APMW_E_NOMEM, "out of memory for a phase") : APMW_OK;
@@ -248,7 +253,7 @@ apmw_status apmw_trial_run(const apmw_trial_config *config, apmw_trial_result *o
         status = judge(config, &d, out, err);
     }
     if (status == APMW_OK) {
-        status = read_meters(&p, &window, out, err);
+        status = read_meters(&p, config->deployment, &window, out, err);
     }
     free_parts(&p);
     return status;
@@ -262,7 +267,7 @@ apmw_status apmw_fixed_run(const apmw_deployment *deployment, const apmw_fixed_l
     apmw_power_params power = deployment->power;
     parts p = {0};
     apmw_workload workload;
-    apmw_status status = make_parts(deployment, 1.0, &window, &power, &p, err);
+    apmw_status status = make_parts(deployment, 1.0, 1.0, &window, &power, &p, err);
     if (status == APMW_OK) {
         status = apmw_workload_fixed_loop(loop, &workload, err);
     }
@@ -281,7 +286,7 @@ apmw_status apmw_fixed_run(const apmw_deployment *deployment, const apmw_fixed_l
         status = apmw_sim_run(p.sim, APMW_TIME_NEVER - 1, err);
     }
     if (status == APMW_OK) {
-        status = read_meters(&p, &window, out, err);
+        status = read_meters(&p, deployment, &window, out, err);
     }
     free_parts(&p);
     return status;

@@ -32,7 +32,7 @@ typedef struct apmw_scenario {
     char layout[32];         /* "tp8", "tp4x2", "dep8", "dep4x2": see apmw_layout_parse; "" = all of the node */
     int accelerators;        /* of the deployment; 0 = of the node, at most 8 */
     double memory_fraction;  /* NaN = engine default */
-    int draft_tokens;        /* -1 = default of the model */
+    int draft_tokens;        /* -1 = capacity: the best of those that the model supports; simulate: none */
     double acceptance_length;/* NaN = the model's curve */
     /* engine settings: 0 = engine default */
     int64_t max_num_seqs, max_num_batched_tokens, block_tokens;
@@ -127,6 +127,7 @@ typedef struct apmw_trial_config {
     bool share_prefix, output_cached;
     double delay_scale;
     double time_scale;      /* on every step; 1 */
+    double acceptance_scale;/* on tokens emitted a step beyond the first; 1 */
     int64_t max_context;    /* 0 = none */
     int give_up_tier;       /* index of a tier: end the trial once hopeless for it; -1 = never */
     const apmw_collector *collector; /* further observer or NULL */
@@ -140,6 +141,7 @@ typedef struct apmw_trial_result {
     apmw_window window;
     bool gave_up;                 /* ended before the phase did, since it could not pass */
     bool hopeless[APMW_MAX_TIERS]; /* of a given-up trial: this tier could not pass either */
+    double frontend_share;        /* of the window in which the serial front ends worked; NaN without window */
     double simulated_s;
     int64_t n_turns;              /* requests ended */
     uint64_t n_events;
@@ -190,7 +192,7 @@ typedef struct apmw_interval_part {
     char name[24];
     double lower, upper;
 } apmw_interval_part;
-enum { APMW_INTERVAL_PARTS = 6 };
+enum { APMW_INTERVAL_PARTS = 8 };
 typedef struct apmw_interval {
     double lo, hi;
     int n_parts;
