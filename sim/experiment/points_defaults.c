@@ -190,7 +190,8 @@ static apmw_status apply_rule(const apmw_json_cur *set, const apmw_formula_vars 
     static const char *const keys[] = {"token_budget", "max_prefill_tokens", "max_seqs", "max_model_len",
                                        "block_tokens", "kv_memory_fraction", "recv_interval", "batch_wait_tokens",
                                        "batch_wait_iters", "adp_wait_iters", "draft_tokens", "num_prompts",
-                                       "chunked_prefill", "batching", "kv_dtype", "moe_backend", NULL};
+                                       "chunked_prefill", "batching", "kv_dtype", "moe_backend", "precision",
+                                       NULL};
     apmw_status status = apmw_json_only_keys(set, keys, err);
     for (size_t i = 0; status == APMW_OK && i < n_fields; i++)
         status = number_of(set, fields[i].key, vars, fields[i].value, err);
@@ -204,6 +205,7 @@ static apmw_status apply_rule(const apmw_json_cur *set, const apmw_formula_vars 
         char *value;
         size_t size;
     } texts[] = {{"batching", out->batching, sizeof out->batching},
+                 {"precision", out->precision, sizeof out->precision},
                  {"kv_dtype", out->kv_dtype, sizeof out->kv_dtype},
                  {"moe_backend", out->moe_backend, sizeof out->moe_backend}};
     for (size_t i = 0; status == APMW_OK && i < sizeof texts / sizeof texts[0]; i++) {

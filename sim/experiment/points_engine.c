@@ -13,7 +13,8 @@ void apmw_point_spec(const apmw_point *point, apmw_role role, const apmw_engine_
     apmw_copy(out->model, sizeof out->model, point->model);
     apmw_copy(out->engine, sizeof out->engine, point->engine);
     apmw_copy(out->engine_version, sizeof out->engine_version, point->engine_version);
-    apmw_copy(out->precision, sizeof out->precision, point->precision);
+    apmw_copy(out->precision, sizeof out->precision,
+              point->precision[0] ? point->precision : settings->precision);
     apmw_copy(out->kv_dtype, sizeof out->kv_dtype, settings->kv_dtype);
     apmw_copy(out->moe_backend, sizeof out->moe_backend, settings->moe_backend);
     apmw_copy(out->released, sizeof out->released, point->measured);

@@ -22,8 +22,8 @@ static const double highest[FIT_PARAMS] = {500, 100, 100, 1000, 2000, 200, 20, 5
 
 void apmw_serving_fit_defaults(apmw_serving_fit_options *out)
 {
-    *out = (apmw_serving_fit_options){.rounds = 3, .ttft_limit_ms = 8000, .sd_tpot = 0.04, .sd_ttft = 0.12,
-                                      .huber = 1.345, .spread = 0.4};
+    *out = (apmw_serving_fit_options){.rounds = 3, .ttft_limit_ms = 8000, .sd_tpot = 0.05, .sd_ttft = 0.15,
+                                      .huber = 1, .spread = 0.3};
 }
 
 /* Overheads of the two roles from a total; `base` is added (speculative rows) or NULL. */

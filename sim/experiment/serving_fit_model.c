@@ -113,7 +113,7 @@ static void assemble(const fit_tree *tree, int fold, const double *x, system_of 
             if (isnan(row->ln_measured[m]) || isnan(predicted[m]))
                 continue;
             double r = (log(predicted[m]) - row->ln_measured[m]) / tree->row_sd[m];
-            double weight = fabs(r) <= tree->huber ? 1 : tree->huber / fabs(r);
+            double weight = row->weight * (fabs(r) <= tree->huber ? 1 : tree->huber / fabs(r));
             for (int p = 0; p < FIT_PARAMS; p++)
                 d[p] = row->slope[m][p] / predicted[m] / tree->row_sd[m];
             add_residual(s, row, d, r, weight);

@@ -30,6 +30,7 @@ typedef struct fit_row {
     double slope[2][FIT_PARAMS];  /* of the same, by unit */
     double ln_measured[2];        /* NaN = says nothing */
     int fold;                     /* for leaving layouts out */
+    double weight;                /* copies of one measurement share one */
 } fit_row;
 
 typedef struct fit_tree {

@@ -108,6 +108,20 @@ static int fold_of(const apmw_points *points, const bool *keep, size_t i)
     return (int)(apmw_hash64(key, strlen(key), 1) % SERVING_FOLDS);
 }
 
+/* Runs of one month that repeat a layout at one load are nearly copies (nightly runs): together they count once and a bit. */
+static double weight_of(const apmw_points *points, const bool *keep, size_t i)
+{
+    const apmw_point *p = &points->items[i];
+    double copies = 0;
+    for (size_t j = 0; j < points->n; j++) {
+        const apmw_point *q = &points->items[j];
+        copies += keep[j] && same_cell(p, q) && same_layout(p, q) && p->speculative == q->speculative &&
+                  p->isl == q->isl && p->osl == q->osl && p->concurrency == q->concurrency &&
+                  strncmp(p->measured, q->measured, 7) == 0;
+    }
+    return 1 / sqrt(copies);
+}
+
 static int node_of(serving_tree *tree, const serving_label *label)
 {
     for (int i = 0; i < tree->n_nodes; i++)
@@ -130,6 +144,7 @@ static void start_of(const serving_stage *stage, const serving_label *root, doub
     start[FIT_REQUEST] = prior.request_s * 1e3;
     start[FIT_FRONTEND] = prior.frontend_s_per_token * 1e6;
     start[FIT_SCALE] = prior.prefill_scale * 10;
+    start[FIT_FLOOR] = 0.5; /* where the floor acts at all; at 0 it would have no slope and stay there */
 }
 
 static apmw_status add_tree(serving_stage *stage, const apmw_points *points, const bool *keep,
@@ -161,6 +176,7 @@ static apmw_status add_tree(serving_stage *stage, const apmw_points *points, con
         row->ln_measured[FIT_TTFT] =
             p->ttft_ms > 0 && p->ttft_ms <= options->ttft_limit_ms ? log(p->ttft_ms) : (double)NAN;
         row->fold = fold_of(points, keep, rows[i]);
+        row->weight = weight_of(points, keep, rows[i]);
         tree->n_rows++;
     }
     start_of(stage, &wanted, tree->start);

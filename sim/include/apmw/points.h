@@ -32,6 +32,7 @@ typedef struct apmw_engine_settings {
     char kv_dtype[12];
     char moe_backend[48];
     char batching[12];         /* vllm, sglang, trtllm */
+    char precision[8];         /* where the point names none */
 } apmw_engine_settings;
 
 typedef enum apmw_role { APMW_ROLE_ENGINE, APMW_ROLE_PREFILL, APMW_ROLE_DECODE } apmw_role;

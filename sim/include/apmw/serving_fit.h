@@ -23,9 +23,9 @@
 typedef struct apmw_serving_fit_options {
     int rounds;               /* 3 */
     double ttft_limit_ms;     /* rows above it do not speak about TTFT: they queue. 8,000 */
-    double sd_tpot, sd_ttft;  /* of ln, of one row: weights. 0.04, 0.12 */
-    double huber;             /* 1.345 */
-    double spread;            /* sd of a child's deviation as a share of its engine's prior sd; 0.4 */
+    double sd_tpot, sd_ttft;  /* of ln, of one row: weights. 0.05, 0.15 */
+    double huber;             /* 1 */
+    double spread;            /* sd of a child's deviation as a share of its engine's prior sd; 0.3 */
     bool (*progress)(void *self, size_t done, size_t total);
     void *self;
 } apmw_serving_fit_options;

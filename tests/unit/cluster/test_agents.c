@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Streams of turns: what each turn of a trajectory finds in the cache, by hand. Blocks of 16 tokens. */
+#include "agents_case.h"
+
+static apmw_agents agents_of(const apmw_trace *trace, int64_t n)
+{
+    return (apmw_agents){.trace = trace, .n_agents = n, .spawn_interval_ns = APMW_NS_PER_S, .delay_scale = 1.0,
+                         .seed = 5, .plays_per_agent = 1};
+}
+
+static apmw_collector *replay(const apmw_agents *agents, size_t n_engines)
+{
+    apmw_step_cost *cost = case_cost(0.01, 1e-5, 1e-4);
+    apmw_engine_config engines[4];
+    for (size_t i = 0; i < n_engines; i++) {
+        engines[i] = case_engine(cost);
+    }
+    const apmw_sim_config config = {.engines = engines, .n_engines = n_engines, .seed = 1};
+    apmw_workload workload;
+    apmw_error err = {0};
+    assert_ok(apmw_workload_agents(agents, &workload, &err), &err);
+    apmw_collector *collector = case_run(&config, workload, false);
+    apmw_step_cost_free(cost);
+    return collector;
+}
+
+/* One agent plays the trajectory once: cached tokens of turn i are expected[i]. */
+static void expect_hits(const apmw_turn *turns, int32_t n, bool output_cached, const int64_t *expected)
+{
+    apmw_trace trace = {0};
+    case_add(&trace, turns, n, 0);
+    apmw_agents agents = agents_of(&trace, 1);
+    agents.output_cached = output_cached;
+    apmw_collector *collector = replay(&agents, 1);
+    size_t count;
+    const apmw_request_record *r = apmw_collector_requests(collector, &count);
+    assert_int_equal(count, n);
+    for (int32_t i = 0; i < n; i++) {
+        assert_int_equal(r[i].turn, i);
+        assert_int_equal(r[i].n_cached, expected[i]);
+        assert_true(r[i].last_of_trajectory == (i == n - 1));
+    }
+    apmw_collector_free(collector);
+    apmw_trace_free(&trace);
+}
+
+static void linear(void **state)
+{
+    (void)state;
+    /* 100 tokens leave 6 whole blocks, 200 leave 12; the output is sent again and computed again. */
+    const apmw_turn turns[] = {case_turn(100, 40, -1, 0, 0, 0), case_turn(200, 10, 0, 100, 40, 1),
+                               case_turn(201, 10, 1, 200, 0, 1)};
+    const int64_t again[] = {0, 96, 192};
+    expect_hits(turns, 3, false, again);
+    /* With the output kept: 100 + 40 tokens, of which the last is not in KV when the request ends: 139 / 16 = 8 blocks. */
+    const int64_t kept[] = {0, 128, 192};
+    expect_hits(turns, 3, true, kept);
+}
+
+static void forks(void **state)
+{
+    (void)state;
+    /* Turn 1 goes on; turn 2 goes back to 80 tokens of turn 0; turn 3 goes on from turn 1 in full; turn 4 shares nothing. */
+    const apmw_turn turns[] = {case_turn(160, 10, -1, 0, 0, 0), case_turn(320, 10, 0, 160, 0, 1),
+                               case_turn(300, 10, 0, 80, 0, 1), case_turn(400, 10, 1, 320, 0, 1),
+                               case_turn(320, 10, 3, 0, 0, 1)};
+    const int64_t expected[] = {0, 160, 80, 320, 0};
+    expect_hits(turns, 5, false, expected);
+    /* Two turns that both go on from turn 0: what the second writes must not be taken for what the first wrote. */
+    const apmw_turn twins[] = {case_turn(160, 10, -1, 0, 0, 0), case_turn(320, 10, 0, 160, 0, 1),
+                               case_turn(320, 10, 0, 160, 0, 1), case_turn(480, 10, 2, 320, 0, 1)};
+    const int64_t both[] = {0, 160, 160, 320};
+    expect_hits(twins, 4, false, both);
+}
+
+static void kept_output_that_only_partly_recurs(void **state)
+{
+    (void)state;
+    /* 64 prompt tokens, 200 generated of which 96 recur: 160 tokens are common, then the contents part. */
+    const apmw_turn turns[] = {case_turn(64, 200, -1, 0, 0, 0), case_turn(400, 10, 0, 64, 96, 1),
+                               case_turn(500, 10, 1, 400, 0, 1)};
+    const int64_t expected[] = {0, 160, 400};
+    expect_hits(turns, 3, true, expected);
+}
+
+static void salts_and_shared_prefixes(void **state)
+{
+    (void)state;
+    const apmw_turn turns[] = {case_turn(1600, 10, -1, 0, 0, 0), case_turn(3200, 10, 0, 1600, 0, 1)};
+    apmw_trace trace = {0};
+    case_add(&trace, turns, 2, 800);
+    apmw_agents agents = agents_of(&trace, 3);
+    agents.plays_per_agent = 2;
+    agents.spawn_interval_ns = 20 * APMW_NS_PER_S; /* one after the other */
+    for (int shared = 0; shared < 2; shared++) {
+        agents.share_global = shared != 0;
+        apmw_collector *collector = replay(&agents, 1);
+        size_t n;
+        const apmw_request_record *r = apmw_collector_requests(collector, &n);
+        assert_int_equal(n, 12);
+        for (size_t i = 0; i < n; i++) {
+            const int64_t first = shared != 0 && i > 0 ? 800 : 0; /* tools and system prompt of the group */
+            assert_int_equal(r[i].n_cached, r[i].turn == 0 ? first : 1600);
+        }
+        apmw_collector_free(collector);
+    }
+    apmw_trace_free(&trace);
+}
+
+static void limits(void **state)
+{
+    (void)state;
+    const apmw_turn turns[] = {case_turn(100, 50, -1, 0, 0, 0), case_turn(200, 500, 0, 100, 0, 1),
+                               case_turn(800, 50, 1, 200, 0, 1)};
+    apmw_trace trace = {0};
+    case_add(&trace, turns, 3, 0);
+    apmw_agents agents = agents_of(&trace, 1);
+    agents.max_output_tokens = 60;
+    agents.max_context = 300; /* the third turn does not fit; the second does since its output is capped */
+    apmw_collector *collector = replay(&agents, 1);
+    size_t n;
+    const apmw_request_record *r = apmw_collector_requests(collector, &n);
+    assert_int_equal(n, 2);
+    assert_int_equal(r[0].n_out, 50);
+    assert_int_equal(r[1].n_out, 60);
+    assert_true(r[1].last_of_trajectory);
+    /* A turn goes out its delay after the one before has ended. */
+    assert_int_equal(r[1].submitted, r[0].done + APMW_NS_PER_S);
+    apmw_collector_free(collector);
+    agents.max_context = 100;
+    apmw_workload workload;
+    apmw_error err = {0};
+    assert_error(apmw_workload_agents(&agents, &workload, &err), APMW_E_SCENARIO, &err, "100 tokens of context");
+    apmw_trace_free(&trace);
+}
+
+static void starts_and_assignments(void **state)
+{
+    (void)state;
+    apmw_trace trace = {0};
+    for (int i = 0; i < 10; i++) {
+        apmw_turn turns[20];
+        for (int k = 0; k < 20; k++) {
+            turns[k] = case_turn(100 + k + i, 5, k - 1, k == 0 ? 0 : 99 + k + i, 0, 0.1);
+        }
+        case_add(&trace, turns, 20, 0);
+    }
+    apmw_agents agents = agents_of(&trace, 10);
+    agents.max_start_offset = 10;
+    agents.plays_per_agent = 3;
+    apmw_collector *collector = replay(&agents, 1);
+    size_t n;
+    const apmw_request_record *r = apmw_collector_requests(collector, &n);
+    int seen[3][10] = {{0}}, first_turns[11] = {0}, offsets = 0;
+    int32_t trajectory_of_5[3] = {-1, -1, -1};
+    for (size_t i = 0; i < n; i++) {
+        if (r[i].last_of_trajectory) {
+            seen[r[i].play][r[i].trajectory]++;
+            if (r[i].agent == 5) {
+                trajectory_of_5[r[i].play] = r[i].trajectory;
+            }
+        }
+        if (r[i].play == 0 && r[i].submitted == r[i].agent * APMW_NS_PER_S) { /* staggered start */
+            assert_true(r[i].turn <= 10);
+            first_turns[r[i].turn]++;
+            offsets++;
+        }
+        assert_true(r[i].play == 0 || r[i].turn >= 0);
+    }
+    assert_int_equal(offsets, 10);
+    assert_true(first_turns[0] < 10); /* not all at the beginning */
+    for (int play = 0; play < 3; play++) {
+        for (int t = 0; t < 10; t++) {
+            assert_int_equal(seen[play][t], 1); /* a round hands each trajectory to one agent */
+        }
+    }
+    apmw_collector_free(collector);
+    /* An agent's trajectories do not depend on the population. */
+    agents.n_agents = 6;
+    collector = replay(&agents, 1);
+    r = apmw_collector_requests(collector, &n);
+    for (size_t i = 0; i < n; i++) {
+        if (r[i].agent == 5) {
+            assert_int_equal(r[i].trajectory, trajectory_of_5[r[i].play]);
+        }
+    }
+    apmw_collector_free(collector);
+    apmw_trace_free(&trace);
+}
+
+static void failures_end_a_trajectory(void **state)
+{
+    (void)state;
+    /* The pool has 100 blocks; the second turn needs more. */
+    const apmw_turn turns[] = {case_turn(100, 10, -1, 0, 0, 0), case_turn(5000, 10, 0, 100, 0, 1),
+                               case_turn(6000, 10, 1, 5000, 0, 1)};
+    apmw_trace trace = {0};
+    case_add(&trace, turns, 3, 0);
+    apmw_agents agents = agents_of(&trace, 1);
+    agents.plays_per_agent = 2;
+    apmw_step_cost *cost = case_cost(0.01, 1e-5, 1e-4);
+    apmw_engine_config engine = case_engine(cost);
+    engine.kv_blocks = 100;
+    const apmw_sim_config config = {.engines = &engine, .n_engines = 1, .seed = 1};
+    apmw_workload workload;
+    apmw_error err = {0};
+    assert_ok(apmw_workload_agents(&agents, &workload, &err), &err);
+    apmw_collector *collector = case_run(&config, workload, false);
+    size_t n;
+    const apmw_request_record *r = apmw_collector_requests(collector, &n);
+    assert_int_equal(n, 4);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(r[i].state, i % 2 == 0 ? APMW_REQUEST_DONE : APMW_REQUEST_REJECTED);
+        assert_int_equal(r[i].play, i / 2);
+    }
+    assert_true(r[2].submitted >= r[1].submitted + APMW_NS_PER_S);
+    apmw_collector_free(collector);
+    apmw_step_cost_free(cost);
+    apmw_trace_free(&trace);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(linear), cmocka_unit_test(forks), cmocka_unit_test(kept_output_that_only_partly_recurs),
+        cmocka_unit_test(salts_and_shared_prefixes), cmocka_unit_test(limits), cmocka_unit_test(starts_and_assignments),
+        cmocka_unit_test(failures_end_a_trajectory)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
