@@ -17,7 +17,7 @@ static apmw_collector *replay(apmw_routing routing, int n_ranks, size_t n_engine
         engines[i] = case_engine(cost);
         engines[i].n_ranks = n_ranks;
     }
-    const apmw_agents agents = {.trace = trace, .n_agents = AGENTS, .spawn_interval_ns = APMW_NS_PER_S / 7,
+    const apmw_agents agents = {.trace = trace, .n_agents = AGENTS, .spawn_interval_ns = APMW_NS_PER_S / 70,
                                 .delay_scale = 1.0, .seed = 5, .plays_per_agent = 1};
     const apmw_sim_config config = {.engines = engines, .n_engines = n_engines, .routing = routing, .seed = 1};
     apmw_workload workload;
