@@ -4,7 +4,8 @@
 
 enum { AGENTS = 12 };
 
-static apmw_collector *replay(apmw_routing routing, int n_ranks, size_t n_engines, apmw_trace *trace)
+static apmw_collector *replay(apmw_routing routing, int n_ranks, size_t n_engines, apmw_time spawn,
+                              apmw_trace *trace)
 {
     for (int i = 0; i < AGENTS; i++) {
         const apmw_turn turns[] = {case_turn(1600, 20, -1, 0, 0, 0), case_turn(3200, 20, 0, 1600, 0, 1),
@@ -17,7 +18,7 @@ static apmw_collector *replay(apmw_routing routing, int n_ranks, size_t n_engine
         engines[i] = case_engine(cost);
         engines[i].n_ranks = n_ranks;
     }
-    const apmw_agents agents = {.trace = trace, .n_agents = AGENTS, .spawn_interval_ns = APMW_NS_PER_S / 70,
+    const apmw_agents agents = {.trace = trace, .n_agents = AGENTS, .spawn_interval_ns = spawn,
                                 .delay_scale = 1.0, .seed = 5, .plays_per_agent = 1};
     const apmw_sim_config config = {.engines = engines, .n_engines = n_engines, .routing = routing, .seed = 1};
     apmw_workload workload;
@@ -33,7 +34,7 @@ static void affinity(void **state)
 {
     (void)state;
     apmw_trace trace = {0};
-    apmw_collector *collector = replay(APMW_ROUTING_AFFINITY, 3, 2, &trace);
+    apmw_collector *collector = replay(APMW_ROUTING_AFFINITY, 3, 2, APMW_NS_PER_S / 70, &trace);
     size_t n;
     const apmw_request_record *r = apmw_collector_requests(collector, &n);
     int32_t home[AGENTS][2], sessions[2][3] = {{0}};
@@ -63,7 +64,7 @@ static void round_robin(void **state)
 {
     (void)state;
     apmw_trace trace = {0};
-    apmw_collector *collector = replay(APMW_ROUTING_ROUND_ROBIN, 1, 3, &trace);
+    apmw_collector *collector = replay(APMW_ROUTING_ROUND_ROBIN, 1, 3, APMW_NS_PER_S / 7, &trace);
     size_t n;
     const apmw_request_record *r = apmw_collector_requests(collector, &n);
     int64_t count[3] = {0}, cached = 0;
@@ -81,7 +82,7 @@ static void kv_aware(void **state)
 {
     (void)state;
     apmw_trace trace = {0};
-    apmw_collector *collector = replay(APMW_ROUTING_KV_AWARE, 2, 2, &trace);
+    apmw_collector *collector = replay(APMW_ROUTING_KV_AWARE, 2, 2, APMW_NS_PER_S / 70, &trace);
     size_t n;
     const apmw_request_record *r = apmw_collector_requests(collector, &n);
     int64_t used[2] = {0};
@@ -97,7 +98,7 @@ static void least_loaded(void **state)
 {
     (void)state;
     apmw_trace trace = {0};
-    apmw_collector *collector = replay(APMW_ROUTING_LEAST_LOADED, 1, 3, &trace);
+    apmw_collector *collector = replay(APMW_ROUTING_LEAST_LOADED, 1, 3, APMW_NS_PER_S / 70, &trace);
     size_t n;
     const apmw_request_record *r = apmw_collector_requests(collector, &n);
     /* Requests in flight at a submission, by replica, from the records: the chosen one has the fewest, first of equals. */
