@@ -123,7 +123,7 @@ static void describe(apmw_deployment *d, const apmw_scenario *scenario, const ap
 }
 
 /* Everything that needs the catalog's platform. */
-static apmw_status compile(apmw_catalog *catalog, double memory_fraction, double context, apmw_deployment *out,
+static apmw_status compile(apmw_catalog *catalog, double frontend_scale, double memory_fraction, double context, apmw_deployment *out,
                            apmw_error *err)
 {
     apmw_compose_report report = {0};
@@ -147,7 +147,7 @@ static apmw_status compile(apmw_catalog *catalog, double memory_fraction, double
                               out->kv_tokens, (long long)out->engine.block_tokens);
     }
     out->engine.request_overhead_ns = apmw_time_from_s(out->overhead.request_s);
-    out->engine.frontend_ns_per_token = 1e9 * out->overhead.frontend_s_per_token;
+    out->engine.frontend_ns_per_token = 1e9 * out->overhead.frontend_s_per_token * frontend_scale;
     return APMW_OK;
 }
 
@@ -194,7 +194,7 @@ apmw_status apmw_deployment_build(apmw_catalog *catalog, const apmw_scenario *sc
     if (status == APMW_OK) {
         out->engine.acceptance_length = out->acceptance_length;
         out->engine.max_model_len = llm->context_tokens;
-        status = compile(catalog, memory_fraction, context, out, err);
+        status = compile(catalog, scenario->frontend_scale, memory_fraction, context, out, err);
     }
     if (status != APMW_OK) {
         apmw_deployment_free(out);

@@ -21,6 +21,7 @@ void apmw_scenario_init(apmw_scenario *out)
     out->memory_fraction = (double)NAN;
     out->draft_tokens = -1;
     out->acceptance_length = (double)NAN;
+    out->frontend_scale = 1.0;
     out->prefix_caching = true;
     out->trajectories = 500;
     out->agents = 16;
@@ -105,7 +106,7 @@ static apmw_status read_speculation(const apmw_json_cur *root, apmw_scenario *s,
 static apmw_status read_settings(const apmw_json_cur *root, apmw_scenario *s, apmw_error *err)
 {
     static const char *const KEYS[] = {"max_num_seqs", "max_num_batched_tokens", "block_tokens", "recv_interval",
-                                       "prefix_caching", NULL};
+                                       "frontend_scale", "prefix_caching", NULL};
     apmw_json_cur item;
     bool present;
     apmw_status status = opt_object(root, "engine_settings", KEYS, &item, &present, err);
@@ -114,6 +115,7 @@ static apmw_status read_settings(const apmw_json_cur *root, apmw_scenario *s, ap
         READ(apmw_json_opt_int(&item, "max_num_batched_tokens", 1, 100000000, &s->max_num_batched_tokens, err));
         READ(apmw_json_opt_int(&item, "block_tokens", 1, 65536, &s->block_tokens, err));
         READ(opt_count(&item, "recv_interval", 0, 100000, &s->recv_interval, err));
+        READ(apmw_json_opt_double(&item, "frontend_scale", 0.0, 1000.0, &s->frontend_scale, err));
         READ(apmw_json_opt_bool(&item, "prefix_caching", &s->prefix_caching, err));
     }
     return status;
@@ -283,6 +285,7 @@ void apmw_scenario_write(const apmw_scenario *scenario, apmw_buf *out)
     int_if(&w, "max_num_batched_tokens", s->max_num_batched_tokens);
     int_if(&w, "block_tokens", s->block_tokens);
     apmw_json_int(&w, "recv_interval", s->recv_interval);
+    apmw_json_double(&w, "frontend_scale", s->frontend_scale);
     apmw_json_bool(&w, "prefix_caching", s->prefix_caching);
     apmw_json_end_object(&w);
     apmw_json_string(&w, "routing", ROUTINGS[s->routing]);

@@ -37,6 +37,7 @@ typedef struct apmw_scenario {
     /* engine settings: 0 = engine default */
     int64_t max_num_seqs, max_num_batched_tokens, block_tokens;
     int recv_interval;
+    double frontend_scale;   /* on the fitted front-end time per prompt token: 1/n for n front ends that share the load */
     bool prefix_caching;
     apmw_routing routing;
     /* workload */

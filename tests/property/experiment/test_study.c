@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* A study gives the same bytes at any number of threads; its best layouts are the best; intervals contain their points. */
+#include <omp.h>
+#include <string.h>
+
+#include "study_case.h"
+
+enum { LAYOUTS = 4 };
+static const char *const NAMES[LAYOUTS] = {"a", "b", "c", "d"};
+static const double PER_SEQ[LAYOUTS] = {2e-3, 1e-3, 1.1e-3, 4e-3};
+
+static apmw_study *run(int threads, bool all_layouts, bool interval, uint64_t seed)
+{
+    apmw_deployment deployments[LAYOUTS];
+    for (int i = 0; i < LAYOUTS; i++) {
+        deployments[i] = case_deployment(NAMES[i], PER_SEQ[i], 1);
+    }
+    apmw_trace trace = {0};
+    case_trace(&trace);
+    apmw_scenario scenario;
+    apmw_scenario_init(&scenario);
+    scenario.seed = seed;
+    const apmw_phase_rules rules = case_rules();
+    const apmw_tier tiers[] = {case_tier(1, 30, 5), case_tier(2, 50, 2), case_tier(3, 200, 1)};
+    const char *const platforms[] = {"case"};
+    const apmw_study_config config = {.scenario = &scenario, .platforms = platforms, .n_platforms = 1, .trace = &trace,
+                                      .rules = &rules, .tiers = tiers, .n_tiers = 3, .resolution = 0.0,
+                                      .all_layouts = all_layouts, .interval = interval};
+    apmw_study *study = NULL;
+    apmw_error err = {0};
+    omp_set_num_threads(threads);
+    assert_ok(apmw_study_run_on(deployments, LAYOUTS, &config, &study, &err), &err);
+    apmw_trace_free(&trace);
+    return study;
+}
+
+/* All numbers of a row as text: pointers and padding left out. */
+static void text_of(const apmw_study *study, apmw_buf *out)
+{
+    size_t n;
+    const apmw_study_row *rows = apmw_study_rows(study, &n);
+    for (size_t i = 0; i < n; i++) {
+        const apmw_study_row *r = &rows[i];
+        apmw_buf_printf(out, "%s %d %s %lld %lld %d %a %a %a %a %d %s %s\n", r->platform, r->tier, r->deployment->choice.name,
+                        (long long)r->capacity.bracket.pass, (long long)r->capacity.bracket.fail, r->best,
+                        r->agents_per_mw, r->watts_per_accelerator, r->capacity.at_pass.steps.mean_batch,
+                        r->capacity.at_fail.latency.hit_share, (int)r->capacity.at_pass.n_turns, r->capacity.limited_by,
+                        r->capacity.limited_why);
+        for (int k = 0; k < r->mw90.n_parts; k++) {
+            apmw_buf_printf(out, "  %s %a %a\n", r->mw90.parts[k].name, r->mw90.parts[k].lower, r->mw90.parts[k].upper);
+        }
+        apmw_buf_printf(out, "  %a %a %a %a\n", r->agents90.lo, r->agents90.hi, r->mw90.lo, r->mw90.hi);
+    }
+    apmw_buf_printf(out, "%lld trials %lld turns\n", (long long)apmw_study_trials(study), (long long)apmw_study_turns(study));
+}
+
+static void threads_change_nothing(void **state)
+{
+    (void)state;
+    apmw_buf texts[3] = {{0}, {0}, {0}};
+    for (int threads = 1; threads <= 3; threads++) {
+        apmw_study *study = run(threads, false, true, 42);
+        text_of(study, &texts[threads - 1]);
+        apmw_study_free(study);
+    }
+    assert_string_equal(texts[0].data, texts[1].data);
+    assert_string_equal(texts[0].data, texts[2].data);
+    for (int i = 0; i < 3; i++) {
+        apmw_buf_free(&texts[i]);
+    }
+}
+
+static void best_of_all(void **state)
+{
+    (void)state;
+    for_each_seed(seed, 3) {
+        apmw_study *race = run(2, false, false, seed), *all = run(2, true, false, seed);
+        size_t n_best, n_all;
+        const apmw_study_row *best = apmw_study_rows(race, &n_best), *rows = apmw_study_rows(all, &n_all);
+        assert_int_equal(n_best, 3);
+        assert_int_equal(n_all, 3 * LAYOUTS);
+        for (size_t i = 0; i < n_best; i++) {
+            int marked = 0;
+            for (size_t k = 0; k < n_all; k++) {
+                if (rows[k].tier == best[i].tier) {
+                    assert_true(rows[k].capacity.agents <= best[i].capacity.agents);
+                    marked += rows[k].best;
+                }
+            }
+            assert_int_equal(marked, 1);
+            assert_true(best[i].best);
+        }
+        /* The layout of the least time a sequence carries most; nothing decodes 200 tokens in a second at 10 ms a step. */
+        assert_string_equal(best[0].deployment->choice.name, "b");
+        assert_int_equal(best[2].capacity.agents, 0);
+        assert_true(strlen(best[2].reason) > 0);
+        assert_true(isnan(best[2].watts_per_accelerator));
+        assert_true(best[0].capacity.agents > best[1].capacity.agents);
+        apmw_study_free(race);
+        apmw_study_free(all);
+    }
+}
+
+static void intervals_contain_the_point(void **state)
+{
+    (void)state;
+    apmw_study *study = run(2, false, true, 7);
+    size_t n;
+    const apmw_study_row *rows = apmw_study_rows(study, &n);
+    for (size_t i = 0; i < n; i++) {
+        const apmw_study_row *r = &rows[i];
+        if (r->capacity.agents == 0) {
+            assert_int_equal(r->agents90.n_parts, 0);
+            continue;
+        }
+        assert_true(r->agents90.lo <= (double)r->capacity.agents && (double)r->capacity.agents <= r->agents90.hi);
+        assert_true(r->mw90.lo <= r->agents_per_mw && r->agents_per_mw <= r->mw90.hi);
+        assert_string_equal(r->agents90.parts[0].name, "step time");
+        /* Steps 28 % slower must cost agents, 22 % faster must bring some. */
+        assert_true(r->agents90.parts[0].lower > 0.1 && r->agents90.parts[0].upper > 0.1);
+        /* Agents per MW carries the power besides. */
+        assert_int_equal(r->mw90.n_parts, r->agents90.n_parts + 1);
+        assert_true(r->mw90.hi / r->agents_per_mw > r->agents90.hi / (double)r->capacity.agents);
+        /* Power cannot exceed the limit, so agents per MW cannot fall below agents at the limit for this reason. */
+        const apmw_interval_part *power = &r->mw90.parts[r->mw90.n_parts - 1];
+        assert_true(power->lower <= log(700 / r->watts_per_accelerator) + 1e-12);
+    }
+    apmw_study_free(study);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(threads_change_nothing), cmocka_unit_test(best_of_all),
+                                       cmocka_unit_test(intervals_contain_the_point)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Scenarios and layouts: read, written and read back, and refused with the place and the near miss. */
+#include <math.h>
+#include <string.h>
+
+#include "apmw/experiment.h"
+#include "test_support.h"
+
+static apmw_status parse(const char *text, apmw_scenario *s, apmw_error *err)
+{
+    apmw_scenario_init(s);
+    return apmw_scenario_parse("case.json", text, strlen(text), s, err);
+}
+
+static void all_keys(void **state)
+{
+    (void)state;
+    apmw_scenario s;
+    apmw_error err = {0};
+    assert_ok(parse("{\"schema\":\"apmw.scenario/1\",\"platform\":\"h200\",\"model\":\"m\",\"engine\":\"vllm\","
+                    "\"engine_version\":\"0.24.0\",\"precision\":\"fp8\",\"kv_dtype\":\"fp8\",\"moe_backend\":\"x\","
+                    "\"layout\":\"tp4x2\",\"accelerators\":8,\"memory_fraction\":0.9,"
+                    "\"speculation\":{\"draft_tokens\":3,\"acceptance_length\":2.5},"
+                    "\"engine_settings\":{\"max_num_seqs\":64,\"max_num_batched_tokens\":4096,\"block_tokens\":32,"
+                    "\"recv_interval\":10,\"prefix_caching\":false,\"frontend_scale\":0.5},\"routing\":\"kv-aware\","
+                    "\"workload\":{\"kind\":\"agents\",\"trace\":\"t.jsonl\",\"trajectories\":7,\"agents\":9,"
+                    "\"share_prefix\":true,\"output_cached\":true,\"delay_scale\":2},"
+                    "\"protocol\":{\"version\":\"v2026-06\",\"tier\":2},\"duration_s\":60,\"seed\":7,\"_note\":\"free text\"}",
+                    &s, &err), &err);
+    assert_string_equal(s.platform, "h200");
+    assert_string_equal(s.layout, "tp4x2");
+    assert_near(s.memory_fraction, 0.9, 0);
+    assert_near(s.frontend_scale, 0.5, 0);
+    assert_int_equal(s.draft_tokens, 3);
+    assert_int_equal(s.max_num_seqs, 64);
+    assert_int_equal(s.recv_interval, 10);
+    assert_false(s.prefix_caching);
+    assert_int_equal(s.routing, APMW_ROUTING_KV_AWARE);
+    assert_int_equal(s.agents, 9);
+    assert_true(s.share_prefix && s.output_cached);
+    assert_int_equal(s.tier, 2);
+    assert_int_equal(s.seed, 7);
+    /* What is written reads back to the same. */
+    apmw_buf first = {0}, second = {0};
+    apmw_scenario_write(&s, &first);
+    apmw_scenario again;
+    assert_ok(parse(first.data, &again, &err), &err);
+    apmw_scenario_write(&again, &second);
+    assert_string_equal(first.data, second.data);
+    assert_near(again.acceptance_length, 2.5, 0);
+    apmw_buf_free(&first);
+    apmw_buf_free(&second);
+}
+
+static void defaults_survive(void **state)
+{
+    (void)state;
+    apmw_scenario s;
+    apmw_error err = {0};
+    assert_ok(parse("{\"workload\":{\"kind\":\"fixed\",\"slots\":3}}", &s, &err), &err);
+    assert_int_equal(s.workload, APMW_WORKLOAD_FIXED);
+    assert_int_equal(s.agents, 3);
+    assert_int_equal(s.draft_tokens, -1);
+    assert_true(isnan(s.memory_fraction) && s.prefix_caching && s.seed == 42);
+}
+
+static void refusals(void **state)
+{
+    (void)state;
+    apmw_scenario s;
+    apmw_error err = {0};
+    assert_error(parse("{\"platfrom\":\"h200\"}", &s, &err), APMW_E_DATA, &err, "platform");
+    assert_error(parse("{\"workload\":{\"agent\":3}}", &s, &err), APMW_E_DATA, &err, "agents");
+    assert_contains(err.message, "/workload");
+    assert_error(parse("{\"workload\":{\"kind\":\"agnts\"}}", &s, &err), APMW_E_DATA, &err, "did you mean \"agents\"");
+    assert_error(parse("{\"routing\":\"afinity\"}", &s, &err), APMW_E_DATA, &err, "did you mean \"affinity\"");
+    assert_error(parse("{\"memory_fraction\":2}", &s, &err), APMW_E_DATA, &err, "memory_fraction");
+    assert_error(parse("{\"schema\":\"apmw.scenario/2\"}", &s, &err), APMW_E_DATA, &err, "apmw.scenario/1");
+    assert_error(parse("{\"seed\":\"x\"}", &s, &err), APMW_E_DATA, &err, "seed");
+}
+
+static void layouts(void **state)
+{
+    (void)state;
+    apmw_layout_choice c;
+    apmw_error err = {0};
+    assert_ok(apmw_layout_parse("tp4", 8, &c, &err), &err);
+    assert_string_equal(c.name, "tp4x2");
+    assert_true(c.layout.tp == 4 && c.layout.moe_tp == 4 && c.layout.moe_ep == 1 && c.replicas == 2 && c.size == 4);
+    assert_ok(apmw_layout_parse("dep8", 8, &c, &err), &err);
+    assert_true(c.layout.tp == 1 && c.layout.attention_dp == 8 && c.layout.moe_ep == 8 && c.replicas == 1);
+    assert_ok(apmw_layout_parse("tep2x3", 8, &c, &err), &err);
+    assert_true(c.layout.tp == 2 && c.layout.moe_ep == 2 && c.layout.moe_tp == 1 && c.replicas == 3);
+    assert_ok(apmw_layout_parse("dp8", 8, &c, &err), &err);
+    assert_string_equal(c.name, "tp1x8");
+    assert_error(apmw_layout_parse("tp16", 8, &c, &err), APMW_E_SCENARIO, &err, "needs 16");
+    const char *const wrong[] = {"", "tp", "tpx2", "tp0", "tp8x", "ep8", "tp8 ", "8", "tp4x0"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        assert_error(apmw_layout_parse(wrong[i], 8, &c, &err), APMW_E_USAGE, &err, "is not tpN");
+    }
+    apmw_layout_choice all[32];
+    const apmw_llm_spec dense = {.experts = 0}, moe = {.experts = 128};
+    assert_int_equal(apmw_layout_enumerate(&dense, 8, all, 32), 4);
+    const size_t n = apmw_layout_enumerate(&moe, 8, all, 32);
+    assert_int_equal(n, 10); /* tp1 and three kinds on 2, 4, 8 */
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal(all[i].size * all[i].replicas, 8);
+        assert_ok(apmw_layout_parse(all[i].name, 8, &c, &err), &err);
+        assert_string_equal(c.name, all[i].name);
+        assert_memory_equal(&c.layout, &all[i].layout, sizeof c.layout);
+        assert_int_equal(c.layout.tp * c.layout.attention_dp * c.layout.pp, c.size);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(all_keys), cmocka_unit_test(defaults_survive),
+                                       cmocka_unit_test(refusals), cmocka_unit_test(layouts)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
