@@ -126,6 +126,31 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 const struct argp apmw_cli_scenario_argp = {.options = options_table, .parser = parse};
 
+apmw_status apmw_cli_platform(const apmw_catalog *catalog, const char *name, apmw_error *err)
+{
+    const apmw_node_spec *node = NULL;
+    const apmw_status status = apmw_catalog_node(catalog, name, &node, err);
+    if (status != APMW_E_USAGE) {
+        return status;
+    }
+    const size_t n_nodes = apmw_catalog_count_nodes(catalog), n_parts = apmw_catalog_count_accelerators(catalog);
+    const char **names = calloc(n_nodes + n_parts + 1, sizeof *names);
+    if (names == NULL) {
+        return apmw_error_set(err, APMW_E_NOMEM, "out of memory");
+    }
+    for (size_t i = 0; i < n_parts; i++) {
+        names[i] = apmw_catalog_accelerator_at(catalog, i)->id;
+    }
+    for (size_t i = 0; i < n_nodes; i++) {
+        names[n_parts + i] = apmw_catalog_node_at(catalog, i)->id;
+    }
+    const char *near = apmw_near(name, names, n_nodes + n_parts);
+    free(names);
+    return apmw_error_set(err, APMW_E_USAGE, near == NULL ? "unknown platform \"%s\"%s (apmw list platforms)"
+                                                          : "unknown platform \"%s\" (did you mean \"%s\"?)",
+                          name, near == NULL ? "" : near);
+}
+
 apmw_status apmw_cli_trace(apmw_cli *cli, const apmw_scenario *scenario, apmw_trace *out, apmw_error *err)
 {
     *out = (apmw_trace){0};

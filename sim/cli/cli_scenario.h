@@ -12,6 +12,8 @@ extern const struct argp apmw_cli_scenario_argp;
 long long apmw_cli_whole(struct argp_state *state, const char *option, const char *text, long long lo, long long hi);
 double apmw_cli_number(struct argp_state *state, const char *option, const char *text, double lo, double hi);
 
+/* A known node or accelerator, or APMW_E_USAGE with the nearest of both. */
+apmw_status apmw_cli_platform(const apmw_catalog *catalog, const char *name, apmw_error *err);
 /* The scenario's trace: its file, or the generated AgentPerf-like set. */
 apmw_status apmw_cli_trace(apmw_cli *cli, const apmw_scenario *scenario, apmw_trace *out, apmw_error *err);
 /* Rules of the scenario's protocol and its tiers: one, or all of the model (at most APMW_MAX_TIERS). */

@@ -15,12 +15,12 @@ typedef struct options {
     size_t n_platforms;
     bool all_layouts, no_interval;
     double resolution;
-    apmw_error err; /* of a scenario file */
+    const char *file; /* scenario, NULL = none */
 } options;
 
 static const struct argp_option options_table[] = {
     {"platform", KEY_PLATFORM, "A,B", 0, "Platforms: accelerators or nodes (apmw list platforms)", 1},
-    {"scenario", KEY_SCENARIO, "FILE", 0, "Read a scenario; options that follow override it", 1},
+    {"scenario", KEY_SCENARIO, "FILE", 0, "Read a scenario; other options override it", 1},
     {"all-layouts", KEY_ALL_LAYOUTS, NULL, 0, "Print every layout, not only the best one", 2},
     {"no-interval", KEY_NO_INTERVAL, NULL, 0, "Leave out the 90 % intervals (several times faster)", 2},
     {"resolution", KEY_RESOLUTION, "X", 0, "Brackets end at X of the capacity (default 0.01), 0 = at one agent", 2},
@@ -52,10 +52,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         take_platforms(o, state, arg);
         return 0;
     case KEY_SCENARIO:
-        if (o->err.status == APMW_OK && apmw_scenario_load(arg, &o->scenario, &o->err) == APMW_OK &&
-            o->scenario.platform[0] != '\0') {
-            take_platforms(o, state, o->scenario.platform);
-        }
+        o->file = arg;
         return 0;
     case KEY_ALL_LAYOUTS:
         o->all_layouts = true;
@@ -370,8 +367,7 @@ static apmw_status work(apmw_cli *cli, options *o, apmw_catalog *catalog, int *c
     const apmw_llm_spec *llm = NULL;
     apmw_status status = apmw_catalog_llm(catalog, o->scenario.model, &llm, err);
     for (size_t i = 0; i < o->n_platforms && status == APMW_OK; i++) {
-        const apmw_node_spec *node;
-        status = apmw_catalog_node(catalog, o->platforms[i], &node, err);
+        status = apmw_cli_platform(catalog, o->platforms[i], err);
     }
     if (status == APMW_OK) {
         status = apmw_cli_tiers(cli, &o->scenario, &rules, tiers, &n_tiers, err);
@@ -415,15 +411,27 @@ static apmw_status work(apmw_cli *cli, options *o, apmw_catalog *catalog, int *c
 static int run(apmw_cli *cli, int argc, char **argv)
 {
     options o = {.resolution = 0.01};
+    apmw_error err = {0};
+    apmw_catalog *catalog = NULL;
+    apmw_status status = APMW_OK;
     apmw_scenario_init(&o.scenario);
     int code = apmw_cli_parse(cli, &parser, argc, argv, &o);
+    if (code == APMW_OK && o.file != NULL) {
+        /* The file first, then the options over it, wherever they stand. */
+        apmw_scenario_init(&o.scenario);
+        status = apmw_cli_input(cli, o.file, &err);
+        if (status == APMW_OK) {
+            status = apmw_scenario_load(o.file, &o.scenario, &err);
+        }
+        code = status == APMW_OK ? apmw_cli_parse(cli, &parser, argc, argv, &o) : code;
+    }
     if (code != APMW_OK) {
         free(o.list);
         return code;
     }
-    apmw_error err = o.err;
-    apmw_catalog *catalog = NULL;
-    apmw_status status = err.status;
+    if (o.n_platforms == 0 && o.scenario.platform[0] != '\0') {
+        o.platforms[o.n_platforms++] = o.scenario.platform;
+    }
     if (status == APMW_OK && (o.n_platforms == 0 || o.scenario.model[0] == '\0')) {
         status = apmw_error_set(&err, APMW_E_USAGE, "--platform and --model are needed (apmw list platforms, models)");
     }

@@ -12,7 +12,7 @@ typedef struct options {
     apmw_scenario scenario;
     const char *result; /* HDF5 file to write, NULL = none */
     bool rows;
-    apmw_error err;     /* of the scenario file */
+    const char *file;   /* scenario, NULL = none */
 } options;
 
 static const struct argp_option options_table[] = {
@@ -48,13 +48,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         o->rows = true;
         return 0;
     case ARGP_KEY_ARG:
-        /* The scenario file is an argument, not an option, so it must stand before what overrides it. */
         if (state->arg_num > 0) {
             argp_error(state, "one scenario at a time, \"%s\" is too much", arg);
         }
-        if (o->err.status == APMW_OK) {
-            apmw_scenario_load(arg, &o->scenario, &o->err);
-        }
+        o->file = arg;
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -68,7 +65,7 @@ static const struct argp parser = {
     .children = children,
     .args_doc = "[SCENARIO.json]",
     .doc = "Simulates one deployment under one load: a phase of the protocol with agents, or a closed loop of fixed "
-           "lengths. Options override the scenario that stands before them (format: sim/SCENARIO.md).\v"
+           "lengths. Options override the scenario (format: sim/SCENARIO.md).\v"
            "Example: apmw simulate --platform h200 --model gpt-oss-120b --engine vllm --layout tp4x2 --agents 32",
 };
 
@@ -428,6 +425,9 @@ static apmw_status work(apmw_cli *cli, options *o, apmw_catalog *catalog, int *c
     const apmw_llm_spec *llm = NULL;
     const bool agents = o->scenario.workload == APMW_WORKLOAD_AGENTS;
     apmw_status status = apmw_catalog_llm(catalog, o->scenario.model, &llm, err);
+    if (status == APMW_OK) {
+        status = apmw_cli_platform(catalog, o->scenario.platform, err);
+    }
     if (status == APMW_OK && agents) {
         /* A model without tiers can still be simulated; an asked tier must exist. */
         apmw_error none = {0};
@@ -469,14 +469,23 @@ static apmw_status work(apmw_cli *cli, options *o, apmw_catalog *catalog, int *c
 static int run(apmw_cli *cli, int argc, char **argv)
 {
     options o = {0};
+    apmw_error err = {0};
+    apmw_catalog *catalog = NULL;
+    apmw_status status = APMW_OK;
     apmw_scenario_init(&o.scenario);
     int code = apmw_cli_parse(cli, &parser, argc, argv, &o);
+    if (code == APMW_OK && o.file != NULL) {
+        /* The file first, then the options over it, wherever they stand. */
+        apmw_scenario_init(&o.scenario);
+        status = apmw_cli_input(cli, o.file, &err);
+        if (status == APMW_OK) {
+            status = apmw_scenario_load(o.file, &o.scenario, &err);
+        }
+        code = status == APMW_OK ? apmw_cli_parse(cli, &parser, argc, argv, &o) : code;
+    }
     if (code != APMW_OK) {
         return code;
     }
-    apmw_error err = o.err;
-    apmw_catalog *catalog = NULL;
-    apmw_status status = err.status;
     if (status == APMW_OK && (o.scenario.platform[0] == '\0' || o.scenario.model[0] == '\0')) {
         status = apmw_error_set(&err, APMW_E_USAGE,
                                 "a platform and a model are needed, from a scenario or by --platform and --model");
