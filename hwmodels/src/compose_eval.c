@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Evaluates a compiled cost. A pass is: curves over its token counts + decode attention at (sequences, mean context) +
- * prompt attention of every chunk + logits, then the engine's overhead. Rules: composition.md 2, 9. */
+ * prompt attention of every chunk + logits, then the engine's overhead. Rules: hwmodels/ACCURACY.md */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -182,7 +182,7 @@ static double chunks_attention(const composed_cost *c, const apmw_step_load *loa
 }
 
 /* Expert bytes that one accelerator reads in one layer: distinct experts of `tokens` tokens, uniform routing
- * (models_hardware.md 1.1). */
+ * (hwmodels/ACCURACY.md). */
 static double expert_read(const composed_cost *c, double tokens)
 {
     return c->expert_bytes * c->experts_per_rank * -expm1(tokens * log1p(-c->hit_share));

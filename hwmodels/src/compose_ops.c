@@ -221,7 +221,7 @@ static apmw_status add_collectives(const compose_context *ctx, compose_ops *ops,
     if ((st = apmw_rule_number(ctx, "models", "alltoall_from_gpus", 9, &wide, err))) {
         return st;
     }
-    /* One exchange a MoE layer, priced as one all-reduce of all ranks' tokens (composition.md 2). */
+    /* One exchange a MoE layer, priced as one all-reduce of all ranks' tokens (hwmodels/ACCURACY.md). */
     return ctx->gpus >= (int)wide && l->moe_ep >= 2 ? add_alltoall(ctx, ops, err)
                                   : add_allreduce(ctx, ops, "exchange", exchanges, ARG_TOTAL_TOKENS, ctx->gpus,
                                                   m->hidden, err);
@@ -250,7 +250,7 @@ static apmw_status add_head(const compose_context *ctx, compose_ops *ops, apmw_e
 }
 
 /* Residual additions and norms, two a layer: each reads activation and residual and writes both back, in bf16. No
- * table has them; at memory bandwidth they are below 0.1 ms (composition.md 2). */
+ * table has them; at memory bandwidth they are below 0.1 ms (hwmodels/ACCURACY.md). */
 static apmw_status add_norms(const compose_context *ctx, compose_ops *ops, apmw_error *err)
 {
     compose_op *op = apmw_compose_ops_add(ops, "norm", 1, ARG_RANK_TOKENS);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* AMD parts: measured GEMM and fused MoE (aiter); nothing else of these parts is published. Attention reads the KV at
- * an achieved bandwidth, collectives are latency + bytes at link bandwidth (composition.md 10). */
+ * an achieved bandwidth, collectives are latency + bytes at link bandwidth (hwmodels/ACCURACY.md). */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Attention blocks by family: grouped-query (with windows and gated-delta-net layers), latent (parts or whole module),
- * sparse latent (DSA), compressed (DeepSeek-V4). Shapes after composition.md 3. */
+ * sparse latent (DSA), compressed (DeepSeek-V4). Shapes after hwmodels/ACCURACY.md */
 #include <stdio.h>
 #include <string.h>
 #include "compose_internal.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Weights, KV bytes and flops of a deployment at its own precision, from the architecture (formulas of
- * models_hardware.md 1.1; parameter counts per layer of 1.2 for DeepSeek-V4). */
+ * hwmodels/ACCURACY.md; parameter counts per layer of 1.2 for DeepSeek-V4). */
 #include <math.h>
 #include <string.h>
 #include "compose_internal.h"

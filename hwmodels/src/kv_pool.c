@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* KV pool of one rank. Rule (composition.md 5): (memory as the device reports it x share - weights - about 4 GB of
+/* KV pool of one rank. Rule (hwmodels/ACCURACY.md): (memory as the device reports it x share - weights - about 4 GB of
  * activations, graphs and communication buffers) / bytes a token. */
 #include <math.h>
 #include <stdio.h>

@@ -271,7 +271,7 @@ void apmw_overhead_entry_value(const apmw_overhead_entry *entry, int tp, apmw_ov
     out->layer_s += entry->layer_tp_s * log2(tp > 1 ? tp : 1);
 }
 
-/* Priors of composition.md 13: time per layer and step 20 +- 15 us (TensorRT-LLM 5), 15 us a sequence, 30 ms a request
+/* Priors of hwmodels/ACCURACY.md: time per layer and step 20 +- 15 us (TensorRT-LLM 5), 15 us a sequence, 30 ms a request
  * (SGLang 90) + 3 ms per 1,000 prompt tokens. Decode workers of disaggregated deployments carry about none (section 8).
  * The sds are what such a prior leaves on the points: ln 0.15 for time, 0.45 for TTFT (section 1, columns "no fit"). */
 void apmw_overhead_prior(const char *engine, const char *role, apmw_overhead *out)

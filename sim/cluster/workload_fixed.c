@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The load of the measured serving points: facts about the client in serving_points.md section 1 (InferenceX
+/* The load of the measured serving points: facts about the client in hwmodels/evidence/README.md (InferenceX
  * benchmark_serving.py): all slots start at the same instant, the next request goes out the moment one ends, lengths
  * uniform on [int(ratio L), L] from numpy's RandomState(seed), all inputs drawn before all outputs. */
 #include "apmw/cluster.h"

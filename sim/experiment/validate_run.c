@@ -7,7 +7,7 @@
 #include "apmw/text.h"
 #include "validate_private.h"
 
-static const double long_gap_s = 1; /* stretches without work that count as idle: power.md 5, hwmodels/ACCURACY.md */
+static const double long_gap_s = 1; /* stretches without work that count as idle: hwmodels/ACCURACY.md */
 
 /* Steps of one role, with engines renumbered from 0. */
 typedef struct role_books {

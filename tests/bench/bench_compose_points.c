@@ -48,7 +48,7 @@ static bool in_fit_half(const apmw_csv *csv, size_t row)
     return apmw_hash64(key, strlen(key), 0) % 2 == 0;
 }
 
-/* Anomalous runs (composition.md 11.3, 11.4): a cold start, and prompts that were longer than labelled. */
+/* Anomalous runs (hwmodels/ACCURACY.md): a cold start, and prompts that were longer than labelled. */
 static bool excluded(const apmw_csv *csv, size_t row)
 {
     bool r1 = !strcmp(cell(csv, row, "model"), "deepseek-v3-r1") && !strcmp(cell(csv, row, "engine"), "sglang");

@@ -89,7 +89,7 @@ void apmw_step_meter_summary(const apmw_step_meter *meter, apmw_time end, apmw_s
 
 /* Power of one accelerator is the caller's (the form lives in hwmodels, which metrics does not see). A gap between two
  * stretches of an engine of at most long_gap_s draws step power with nothing running (duty 0); a longer one draws
- * idle_w over its whole length (NaN = not measured: the former is used). Source: power.md section 5 as carried in
+ * idle_w over its whole length (NaN = not measured: the former is used). Source: hwmodels/ACCURACY.md as carried in
  * hwmodels/ACCURACY.md. */
 typedef struct apmw_energy_config {
     size_t n_engines;

@@ -61,7 +61,7 @@ static double step_ms(const apmw_serving_spec *s, int64_t seqs, double context, 
     return 1e3 * work.time_s;
 }
 
-/* Sums that were made by hand from the same tables (composition.md 2), contexts 0.9 (ISL + OSL / 2). */
+/* Sums that were made by hand from the same tables (hwmodels/ACCURACY.md), contexts 0.9 (ISL + OSL / 2). */
 static void hand_made_sums(void **state)
 {
     (void)state;
