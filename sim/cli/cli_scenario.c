@@ -9,7 +9,7 @@
 enum {
     KEY_MODEL = 0x7100, KEY_ENGINE, KEY_ENGINE_VERSION, KEY_PRECISION, KEY_KV_DTYPE, KEY_LAYOUT, KEY_ACCELERATORS,
     KEY_MEMORY, KEY_DRAFT, KEY_ACCEPTANCE, KEY_TRACE, KEY_TRAJECTORIES, KEY_SHARE_PREFIX, KEY_OUTPUT_CACHED,
-    KEY_DELAY_SCALE, KEY_TIER, KEY_PROTOCOL, KEY_SEED
+    KEY_DELAY_SCALE, KEY_TIER, KEY_PROTOCOL, KEY_SLO, KEY_SEED
 };
 
 static const struct argp_option options_table[] = {
@@ -29,6 +29,7 @@ static const struct argp_option options_table[] = {
     {"output-cached", KEY_OUTPUT_CACHED, NULL, 0, "Generated tokens that recur in the next prompt can be hit", 20},
     {"delay-scale", KEY_DELAY_SCALE, "X", 0, "Factor on tool times (default 1)", 20},
     {"tier", KEY_TIER, "N|all", 0, "Service-level tier of the model (default all)", 30},
+    {"slo", KEY_SLO, "LIMITS", 0, "Limits of your own instead of tiers, e.g. p25.speed=30,p95.ttft=10", 30},
     {"protocol", KEY_PROTOCOL, "V", 0, "Version of the protocol (default v2026-06)", 30},
     {"seed", KEY_SEED, "N", 0, "Seed of assignments and draws (default 42)", 30},
     {0}};
@@ -116,6 +117,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case KEY_PROTOCOL:
         set(state, "protocol", s->protocol, sizeof s->protocol, arg);
         return 0;
+    case KEY_SLO:
+        set(state, "slo", s->slo, sizeof s->slo, arg);
+        return 0;
     case KEY_SEED:
         s->seed = (uint64_t)apmw_cli_whole(state, "seed", arg, 0, INT64_MAX);
         return 0;
@@ -178,7 +182,10 @@ apmw_status apmw_cli_tiers(apmw_cli *cli, const apmw_scenario *scenario, apmw_ph
         status = apmw_tier_book_rules(&book, scenario->protocol[0] == '\0' ? NULL : scenario->protocol, rules, err);
     }
     *n_tiers = 0;
-    if (status == APMW_OK && scenario->tier > 0) {
+    if (status == APMW_OK && scenario->slo[0] != '\0') {
+        status = apmw_tier_parse(scenario->slo, &tiers[0], err);
+        *n_tiers = 1;
+    } else if (status == APMW_OK && scenario->tier > 0) {
         status = apmw_tier_book_tier(&book, scenario->model, rules->version, scenario->tier, &tiers[0], err);
         *n_tiers = 1;
     } else if (status == APMW_OK) {

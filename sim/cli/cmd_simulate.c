@@ -384,7 +384,7 @@ static apmw_status run_load(const options *o, const apmw_deployment *deployment,
 static apmw_status build(apmw_catalog *catalog, const apmw_scenario *scenario, double context, apmw_deployment *out,
                          apmw_error *err)
 {
-    static const char *const ENGINES[] = {"trtllm", "sglang", "vllm", "atom"};
+    static const char *const ENGINES[] = {"vllm", "sglang", "trtllm", "atom"};
     const apmw_node_spec *node = NULL;
     apmw_layout_choice choice;
     apmw_status status = apmw_catalog_node(catalog, scenario->platform, &node, err);
@@ -432,7 +432,7 @@ static apmw_status work(apmw_cli *cli, options *o, apmw_catalog *catalog, int *c
         /* A model without tiers can still be simulated; an asked tier must exist. */
         apmw_error none = {0};
         status = apmw_cli_tiers(cli, &o->scenario, &rules, tiers, &n_tiers, &none);
-        if (status == APMW_E_USAGE && o->scenario.tier == 0 && rules.version[0] != '\0') {
+        if (status == APMW_E_USAGE && o->scenario.tier == 0 && o->scenario.slo[0] == '\0' && rules.version[0] != '\0') {
             n_tiers = 0;
             status = APMW_OK;
         } else if (status != APMW_OK) {
@@ -456,7 +456,7 @@ static apmw_status work(apmw_cli *cli, options *o, apmw_catalog *catalog, int *c
     if (status == APMW_OK) {
         const outcome x = {.o = o, .deployment = &deployment, .result = &result, .tiers = tiers, .n_tiers = n_tiers};
         *code = emit(cli, &x);
-        if (*code == APMW_OK && o->scenario.tier > 0 && n_tiers == 1 && !result.verdict[0].pass) {
+        if (*code == APMW_OK && (o->scenario.tier > 0 || o->scenario.slo[0] != '\0') && n_tiers == 1 && !result.verdict[0].pass) {
             *code = APMW_NO;
         }
     }

@@ -150,13 +150,14 @@ static apmw_status read_workload(const apmw_json_cur *root, apmw_scenario *s, ap
 
 static apmw_status read_protocol(const apmw_json_cur *root, apmw_scenario *s, apmw_error *err)
 {
-    static const char *const KEYS[] = {"version", "tier", NULL};
+    static const char *const KEYS[] = {"version", "tier", "slo", NULL};
     apmw_json_cur item;
     bool present;
     apmw_status status = opt_object(root, "protocol", KEYS, &item, &present, err);
     if (status == APMW_OK && present) {
         READ(opt_text(&item, "version", s->protocol, sizeof s->protocol, err));
         READ(opt_count(&item, "tier", 0, 99, &s->tier, err));
+        READ(opt_text(&item, "slo", s->slo, sizeof s->slo, err));
     }
     return status;
 }
@@ -293,6 +294,7 @@ void apmw_scenario_write(const apmw_scenario *scenario, apmw_buf *out)
     apmw_json_begin_object(&w, "protocol");
     text_if(&w, "version", s->protocol);
     apmw_json_int(&w, "tier", s->tier);
+    text_if(&w, "slo", s->slo);
     apmw_json_end_object(&w);
     if (s->duration_s > 0.0) {
         apmw_json_double(&w, "duration_s", s->duration_s);

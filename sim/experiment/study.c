@@ -539,6 +539,27 @@ static apmw_status choose_drafts(const apmw_catalog *catalog, const apmw_scenari
     return APMW_OK;
 }
 
+/* An engine takes part when its own attention of this kind of model was measured on the platform. Where another engine's
+ * was and its own was not (TensorRT-LLM's DeepSeek-V4 on Hopper), it is not known to serve the model there, though its
+ * steps could be composed from borrowed rows; asked for by name it still is. */
+static bool measured_there(const apmw_hwmodel *hw, const apmw_llm_spec *llm, const char *engine)
+{
+    const char *const ops[2] = {llm->csa_layers > 0   ? "dsv4_csa_generation_module"
+                                : llm->index_topk > 0 ? "dsa_generation_module"
+                                : llm->kv_lora > 0    ? "generation_mla"
+                                                      : "generation_attention",
+                                llm->csa_layers == 0 && llm->index_topk == 0 && llm->kv_lora > 0 ? "mla_generation_module"
+                                                                                                 : ""};
+    bool own = false, others = false;
+    for (size_t i = 0; i < hw->n_tables; i++) {
+        if (strcmp(hw->tables[i]->op, ops[0]) == 0 || strcmp(hw->tables[i]->op, ops[1]) == 0) {
+            own = own || strcmp(hw->tables[i]->engine, engine) == 0;
+            others = true;
+        }
+    }
+    return own || !others;
+}
+
 static apmw_status add_platform(apmw_study *study, apmw_catalog *catalog, const apmw_study_config *config,
                                 size_t platform, double context, apmw_error *err)
 {
@@ -547,6 +568,8 @@ static apmw_status add_platform(apmw_study *study, apmw_catalog *catalog, const 
     static const char *const VENDORS[] = {"", "", "nvidia", "amd"};
     const apmw_node_spec *node = NULL;
     const apmw_accelerator_spec *accelerator = NULL;
+    const apmw_hwmodel *hw = NULL;
+    const apmw_llm_spec *llm = NULL;
     apmw_scenario scenario = *config->scenario;
     apmw_copy(scenario.platform, sizeof scenario.platform, config->platforms[platform]);
     apmw_layout_choice layouts[MAX_LAYOUTS];
@@ -563,6 +586,12 @@ static apmw_status add_platform(apmw_study *study, apmw_catalog *catalog, const 
     if (status == APMW_OK) {
         status = apmw_catalog_accelerator(catalog, node->accelerator, &accelerator, err);
     }
+    if (status == APMW_OK) {
+        status = apmw_catalog_platform(catalog, node->accelerator, &hw, err);
+    }
+    if (status == APMW_OK) {
+        status = apmw_catalog_llm(catalog, scenario.model, &llm, err);
+    }
     if (status != APMW_OK) {
         return status;
     }
@@ -571,6 +600,11 @@ static apmw_status add_platform(apmw_study *study, apmw_catalog *catalog, const 
     for (size_t e = 0; e < sizeof ENGINES / sizeof ENGINES[0]; e++) {
         if (scenario.engine[0] != '\0' ? strcmp(scenario.engine, ENGINES[e]) != 0
                                         : VENDORS[e][0] != '\0' && strcmp(accelerator->vendor, VENDORS[e]) != 0) {
+            continue;
+        }
+        if (scenario.engine[0] == '\0' && !measured_there(hw, llm, ENGINES[e])) {
+            apmw_buf_printf(&study->refused, "%s %s %s: the engine's attention of this model was not measured there\n",
+                            node->accelerator, llm->id, ENGINES[e]);
             continue;
         }
         for (size_t i = 0; i < n_layouts * n_drafts; i++) {

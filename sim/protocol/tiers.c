@@ -266,6 +266,59 @@ apmw_status apmw_tier_book_tier(const apmw_tier_book *book, const char *model, c
     return status;
 }
 
+static apmw_status parse_criterion(const char *text, size_t length, apmw_criterion *out, apmw_error *err)
+{
+    static const struct {
+        const char *name;
+        apmw_slo_metric metric;
+    } NAMES[] = {{"speed=", APMW_SLO_OUTPUT_SPEED}, {"ttft=", APMW_SLO_TTFT}, {"e2e=", APMW_SLO_E2E_SPEED}};
+    char copy[64];
+    if (length >= sizeof copy) {
+        return apmw_error_set(err, APMW_E_USAGE, "criterion \"%.*s\" is too long", (int)length, text);
+    }
+    memcpy(copy, text, length);
+    copy[length] = '\0';
+    /* "p" percent "." metric; the percent may have a point of its own (p99.9.ttft). */
+    char *name = copy + 1 + (copy[0] == 'p' ? strspn(copy + 1, "0123456789.") : 0);
+    double percent = -1.0;
+    if (name > copy + 2 && name[-1] == '.') {
+        char *end;
+        name[-1] = '\0';
+        percent = strtod(copy + 1, &end);
+        percent = *end == '\0' ? percent : -1.0;
+        name[-1] = '.';
+    }
+    for (size_t i = 0; percent >= 0.0 && percent <= 100.0 && i < sizeof NAMES / sizeof NAMES[0]; i++) {
+        const size_t n = strlen(NAMES[i].name);
+        if (strncmp(name, NAMES[i].name, n) == 0) {
+            char *rest;
+            const double limit = strtod(name + n, &rest);
+            if (rest != name + n && *rest == '\0' && limit > 0.0 && limit < 1e12) {
+                *out = (apmw_criterion){.metric = NAMES[i].metric, .quantile = percent / 100.0, .limit = limit};
+                return APMW_OK;
+            }
+        }
+    }
+    return apmw_error_set(err, APMW_E_USAGE,
+                          "criterion \"%s\" is not like p25.speed=20 (tok/s), p95.ttft=10 (s) or p25.e2e=15 (tok/s)", copy);
+}
+
+apmw_status apmw_tier_parse(const char *text, apmw_tier *out, apmw_error *err)
+{
+    *out = (apmw_tier){.number = 0};
+    while (true) {
+        const size_t length = strcspn(text, ",");
+        if (out->n_criteria == APMW_CRITERIA) {
+            return apmw_error_set(err, APMW_E_USAGE, "a tier has at most %d criteria", APMW_CRITERIA);
+        }
+        const apmw_status status = parse_criterion(text, length, &out->criteria[out->n_criteria++], err);
+        if (status != APMW_OK || text[length] == '\0') {
+            return status;
+        }
+        text += length + 1;
+    }
+}
+
 void apmw_tier_text(const apmw_tier *tier, apmw_buf *out)
 {
     for (int i = 0; i < tier->n_criteria; i++) {

@@ -52,6 +52,7 @@ typedef struct apmw_scenario {
     /* protocol */
     char protocol[16];       /* "" = first of tiers.json */
     int tier;                /* 0 = all of the model */
+    char slo[160];           /* a tier of one's own (apmw_tier_parse) instead; "" = none */
     double duration_s;       /* simulate: 0 = a whole phase */
     uint64_t seed;
 } apmw_scenario;

@@ -25,7 +25,7 @@ typedef struct apmw_criterion {
 typedef struct apmw_tier {
     char model[32];
     char version[16]; /* of the protocol: "v2026-06" */
-    int number;       /* #1, #2, ... */
+    int number;       /* #1, #2, ...; 0 = not a published one */
     int n_criteria;
     apmw_criterion criteria[APMW_CRITERIA];
 } apmw_tier;
@@ -57,6 +57,8 @@ apmw_status apmw_tier_book_rules(const apmw_tier_book *book, const char *version
                                  apmw_error *err);
 apmw_status apmw_tier_book_tier(const apmw_tier_book *book, const char *model, const char *version, int number,
                                 apmw_tier *out, apmw_error *err);
+/* A tier of one's own: "p25.speed=30,p95.ttft=10", also "p90.e2e=20"; number 0. APMW_E_USAGE with what is wrong. */
+apmw_status apmw_tier_parse(const char *text, apmw_tier *out, apmw_error *err);
 int apmw_tier_book_count(const apmw_tier_book *book, const char *model, const char *version);
 /* "P25 output speed >= 20 tok/s and P95 TTFT <= 10 s", appended. */
 void apmw_tier_text(const apmw_tier *tier, apmw_buf *out);

@@ -72,8 +72,31 @@ static void malformed(void **state)
     refuses("\"criteria\":[{\"metric\":\"ttft_s\",\"quantile\":0.5,\"at_mst\":1}]", "at_most");
 }
 
+static void own_limits(void **state)
+{
+    (void)state;
+    apmw_tier t;
+    apmw_error err = {0};
+    assert_ok(apmw_tier_parse("p25.speed=30,p99.9.ttft=7.5,p90.e2e=12", &t, &err), &err);
+    assert_int_equal(t.n_criteria, 3);
+    assert_int_equal(t.number, 0);
+    assert_true(t.criteria[0].metric == APMW_SLO_OUTPUT_SPEED && t.criteria[1].metric == APMW_SLO_TTFT &&
+                t.criteria[2].metric == APMW_SLO_E2E_SPEED);
+    assert_near(t.criteria[1].limit, 7.5, 0);
+    assert_near(t.criteria[1].quantile, 0.999, 1e-12);
+    assert_near(t.criteria[2].quantile, 0.9, 1e-12);
+    const char *const wrong[] = {"", "p25", "p25.speed", "p25.speed=", "p25.speed=0", "p101.ttft=3", "25.speed=3",
+                                 "p25.sped=3", "p25.speed=3,", "p25.speed=3x", "px.speed=3"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        assert_error(apmw_tier_parse(wrong[i], &t, &err), APMW_E_USAGE, &err, "is not like");
+    }
+    assert_error(apmw_tier_parse("p1.ttft=1,p2.ttft=1,p3.ttft=1,p4.ttft=1,p5.ttft=1", &t, &err), APMW_E_USAGE, &err,
+                 "at most");
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(shipped), cmocka_unit_test(malformed)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(shipped), cmocka_unit_test(malformed),
+                                       cmocka_unit_test(own_limits)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
