@@ -9,7 +9,7 @@
 enum {
     KEY_MODEL = 0x7100, KEY_ENGINE, KEY_ENGINE_VERSION, KEY_PRECISION, KEY_KV_DTYPE, KEY_LAYOUT, KEY_ACCELERATORS,
     KEY_MEMORY, KEY_DRAFT, KEY_ACCEPTANCE, KEY_TRACE, KEY_TRAJECTORIES, KEY_SHARE_PREFIX, KEY_OUTPUT_CACHED,
-    KEY_DELAY_SCALE, KEY_TIER, KEY_PROTOCOL, KEY_SLO, KEY_SEED
+    KEY_DELAY_SCALE, KEY_CONCURRENT, KEY_TIER, KEY_PROTOCOL, KEY_SLO, KEY_SEED
 };
 
 static const struct argp_option options_table[] = {
@@ -27,6 +27,7 @@ static const struct argp_option options_table[] = {
     {"trajectories", KEY_TRAJECTORIES, "N", 0, "Size of the generated set (default 500)", 20},
     {"share-prefix", KEY_SHARE_PREFIX, NULL, 0, "Tools and system prompt are shared across agents", 20},
     {"output-cached", KEY_OUTPUT_CACHED, NULL, 0, "Generated tokens that recur in the next prompt can be hit", 20},
+    {"concurrent-subagents", KEY_CONCURRENT, NULL, 0, "Sub-agents run beside the main line (default: in turn order)", 20},
     {"delay-scale", KEY_DELAY_SCALE, "X", 0, "Factor on tool times (default 1)", 20},
     {"tier", KEY_TIER, "N|all", 0, "Service-level tier of the model (default all)", 30},
     {"slo", KEY_SLO, "LIMITS", 0, "Limits of your own instead of tiers, e.g. p25.speed=30,p95.ttft=10", 30},
@@ -107,6 +108,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case KEY_OUTPUT_CACHED:
         s->output_cached = true;
+        return 0;
+    case KEY_CONCURRENT:
+        s->concurrent_subagents = true;
         return 0;
     case KEY_DELAY_SCALE:
         s->delay_scale = apmw_cli_number(state, "delay-scale", arg, 0.0, 1e6);

@@ -356,7 +356,7 @@ static apmw_status run_agents(const options *o, const apmw_deployment *deploymen
     const apmw_trial_config config = {
         .deployment = deployment, .trace = trace, .rules = &rules, .tiers = tiers, .n_tiers = n_tiers,
         .n_agents = s->agents, .seed = s->seed, .routing = s->routing, .share_prefix = s->share_prefix,
-        .output_cached = s->output_cached, .delay_scale = s->delay_scale, .time_scale = 1.0, .acceptance_scale = 1.0,
+        .output_cached = s->output_cached, .concurrent_subagents = s->concurrent_subagents, .delay_scale = s->delay_scale, .time_scale = 1.0, .acceptance_scale = 1.0,
         .max_context = deployment->engine.max_model_len, .give_up_tier = -1, .collector = collector};
     return apmw_trial_run(&config, out, err);
 }

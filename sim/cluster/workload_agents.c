@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Agents that replay trajectories in a closed loop (AgentPerf; cluster.h). Sub-agent turns are played in turn order,
- * one after the other: a trajectory with sub-agents keeps its tokens and its sharing, not its parallelism. */
+/* Agents that replay trajectories in a closed loop (AgentPerf; cluster.h). A play runs one or more lanes: each sends a turn,
+ * waits for its end and its delay, and goes on. Sequentially all turns form one lane in turn order; concurrently sub-agents
+ * have lanes of their own, spawned and joined by the main line. */
 #include "apmw/cluster.h"
 
 #include <inttypes.h>
@@ -9,14 +10,27 @@
 
 #include "apmw/rng.h"
 
+/* One line of turns of a play. */
+typedef struct lane_run {
+    struct agent *agent;
+    apmw_request request;
+    int32_t turn;     /* being served or about to be sent, -1 = none left */
+    bool started, ended;
+} lane_run;
+
 typedef struct agent {
     struct agents *all;
-    apmw_request request;
     int32_t index, play; /* play: trajectories begun before this one */
-    int32_t trajectory, turn, n_play; /* n_play: turns of it that fit the context limit */
+    int32_t trajectory, first, n_play; /* first turn played; turns that fit the context limit */
+    int32_t last_main;    /* last turn of the main line: its end ends the trajectory */
     apmw_stream *streams; /* of each turn of this play */
     bool *kept;           /* of each turn: its output continues its stream */
     int32_t room;         /* entries of the two */
+    lane_run **lanes;     /* pointers, since the engine holds requests while the array grows */
+    int32_t n_lanes, lane_room;
+    int32_t outstanding;  /* requests in flight or about to be sent */
+    bool main_waits;      /* the main line's next turn waits for lanes that it joins */
+    bool failed;
 } agent;
 
 typedef struct agents {
@@ -31,6 +45,10 @@ typedef struct agents {
     uint64_t next_id;
     bool out_of_memory;
 } agents;
+
+static void on_begin(apmw_des *des, void *subject, uint64_t argument);
+static void on_send(apmw_des *des, void *subject, uint64_t argument);
+static void on_done(apmw_request *request, void *self, apmw_time now);
 
 static int64_t output_tokens(const agents *all, const apmw_turn *turn)
 {
@@ -138,32 +156,153 @@ static void out_of_memory(agents *all)
     apmw_des_stop(apmw_sim_des(all->sim));
 }
 
-static void begin_play(agents *all, agent *a)
+static const apmw_trajectory *trajectory_of(const agent *a)
 {
-    const uint64_t position = assigned(all, a->index, a->play);
-    a->trajectory = all->playable[position];
-    a->n_play = all->n_play[position];
-    const apmw_trajectory *t = &all->config.trace->items[a->trajectory];
+    return &a->all->config.trace->items[a->trajectory];
+}
+
+/* Which line of the play a turn belongs to. */
+static int32_t line_of(const agent *a, int32_t turn)
+{
+    return a->all->config.concurrent_lanes ? trajectory_of(a)->turns[turn].lane : 0;
+}
+
+/* Next turn of a line at or after `from`, -1 = none. */
+static int32_t next_of_line(const agent *a, int32_t line, int32_t from)
+{
+    for (int32_t i = from; i < a->n_play; i++) {
+        if (line_of(a, i) == line) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+static bool reserve(agent *a, const apmw_trajectory *t)
+{
     if (t->n_turns > a->room) {
         apmw_stream *s = realloc(a->streams, (size_t)t->n_turns * sizeof *s);
         a->streams = s != NULL ? s : a->streams;
         bool *k = realloc(a->kept, (size_t)t->n_turns * sizeof *k);
         a->kept = k != NULL ? k : a->kept;
         if (s == NULL || k == NULL) {
-            out_of_memory(all);
-            return;
+            return false;
         }
         a->room = t->n_turns;
     }
-    if (!lay_streams(all, a, t)) {
-        out_of_memory(all);
+    a->n_lanes = a->all->config.concurrent_lanes && t->n_lanes > 1 ? t->n_lanes : 1;
+    if (a->n_lanes > a->lane_room) {
+        lane_run **bigger = realloc(a->lanes, (size_t)a->n_lanes * sizeof *bigger);
+        if (bigger == NULL) {
+            return false;
+        }
+        a->lanes = bigger;
+        while (a->lane_room < a->n_lanes) {
+            lane_run *lane = calloc(1, sizeof *lane);
+            if (lane == NULL) {
+                return false;
+            }
+            lane->agent = a;
+            lane->request.on_done = on_done;
+            lane->request.self = lane;
+            a->lanes[a->lane_room++] = lane;
+        }
     }
-    a->turn = 0;
+    return true;
+}
+
+static apmw_time scaled(const agents *all, int64_t delay_ns)
+{
+    return (apmw_time)((double)delay_ns * all->config.delay_scale + 0.5);
+}
+
+/* The lane's turn goes out `delay` later. */
+static void send_later(lane_run *lane, apmw_time delay)
+{
+    apmw_des *des = apmw_sim_des(lane->agent->all->sim);
+    lane->agent->outstanding++;
+    apmw_des_schedule(des, apmw_des_now(des) + delay, APMW_EVENT_CLIENT, on_send, lane, 0);
+}
+
+/* Starts the lanes that a turn of the main line spawns (-1: those of the beginning). A lane that begins before the turn at
+ * which the agent started belongs to the past. */
+static void spawn(agent *a, int32_t after)
+{
+    const apmw_trajectory *t = trajectory_of(a);
+    for (int32_t l = 1; l < a->n_lanes; l++) {
+        lane_run *lane = a->lanes[l];
+        if (lane->started || t->lanes[l].spawn_after != after) {
+            continue;
+        }
+        lane->started = true;
+        lane->turn = next_of_line(a, l, 0);
+        if (lane->turn < a->first) {
+            lane->ended = true;
+            continue;
+        }
+        send_later(lane, scaled(a->all, t->turns[lane->turn].delay_ns));
+    }
+}
+
+/* Have the lanes ended that must have before this turn of the main line? */
+static bool joined(const agent *a, int32_t turn)
+{
+    const apmw_trajectory *t = trajectory_of(a);
+    for (int32_t l = 1; l < a->n_lanes; l++) {
+        if (t->lanes[l].join_before == turn && a->lanes[l]->started && !a->lanes[l]->ended) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The next turn of the main line goes out its delay after whatever came last: the turn before it or the end of a lane that
+ * it joins. Called at both. */
+static void advance_main(agent *a)
+{
+    lane_run *lane = a->lanes[0];
+    a->main_waits = lane->turn >= 0 && !joined(a, lane->turn);
+    if (lane->turn >= 0 && !a->main_waits) {
+        send_later(lane, scaled(a->all, trajectory_of(a)->turns[lane->turn].delay_ns));
+    }
+}
+
+static void begin_play(agents *all, agent *a)
+{
+    const uint64_t position = assigned(all, a->index, a->play);
+    a->trajectory = all->playable[position];
+    a->n_play = all->n_play[position];
+    const apmw_trajectory *t = trajectory_of(a);
+    if (!reserve(a, t) || !lay_streams(all, a, t)) {
+        out_of_memory(all);
+        return;
+    }
+    a->first = 0;
+    a->failed = a->main_waits = false;
     if (a->play == 0 && all->config.max_start_offset > 0) {
         apmw_rng rng = apmw_rng_make(all->config.seed, "start offset", (uint64_t)a->index, 0);
         const int32_t offset = (int32_t)apmw_rng_below(&rng, (uint64_t)all->config.max_start_offset + 1);
-        a->turn = offset < a->n_play ? offset : a->n_play - 1;
+        a->first = offset < a->n_play ? offset : a->n_play - 1;
     }
+    for (int32_t l = 0; l < a->n_lanes; l++) {
+        a->lanes[l]->started = a->lanes[l]->ended = false;
+        a->lanes[l]->turn = -1;
+    }
+    /* The main line begins at or after the offset; where only sub-agents follow, with its own last turn. */
+    int32_t start = next_of_line(a, 0, a->first);
+    a->last_main = 0;
+    for (int32_t i = 0; i < a->n_play; i++) {
+        a->last_main = line_of(a, i) == 0 ? i : a->last_main;
+    }
+    start = start < 0 ? a->last_main : start;
+    a->first = start;
+    for (int32_t l = 1; l < a->n_lanes; l++) { /* lanes of turns that are not played do not start */
+        const int32_t after = t->lanes[l].spawn_after;
+        a->lanes[l]->started = a->lanes[l]->ended = after >= 0 && after < start;
+    }
+    a->lanes[0]->started = true;
+    a->lanes[0]->turn = start;
+    spawn(a, -1);
 }
 
 /* The client asks for at most its cap and never beyond the context of the model, which a server would refuse. */
@@ -174,68 +313,94 @@ static int64_t declared_cap(const agents *all, const apmw_turn *turn)
     return cap > 0 && room < cap ? room : cap;
 }
 
-static void send_turn(agents *all, agent *a)
+static void send_turn(lane_run *lane)
 {
-    const apmw_turn *turn = &all->config.trace->items[a->trajectory].turns[a->turn];
-    apmw_request *r = &a->request;
+    agent *a = lane->agent;
+    agents *all = a->all;
+    const apmw_turn *turn = &trajectory_of(a)->turns[lane->turn];
+    apmw_request *r = &lane->request;
     r->record = (apmw_request_record){
         .id = all->next_id++,
         .agent = a->index,
         .trajectory = a->trajectory,
         .play = a->play,
-        .turn = a->turn,
+        .turn = lane->turn,
         .rank = -1,
         .n_prompt = turn->n_in,
         .n_out = output_tokens(all, turn),
-        .last_of_trajectory = a->turn == a->n_play - 1,
+        .last_of_trajectory = lane->turn == a->last_main,
     };
-    r->stream = a->streams[a->turn];
-    r->output_kept = a->kept[a->turn];
+    r->stream = a->streams[lane->turn];
+    r->output_kept = a->kept[lane->turn];
     r->rank_hint = -1;
     r->max_tokens = declared_cap(all, turn);
     apmw_sim_submit(all->sim, r);
 }
 
-/* The agent's tools are done (or it begins): the next request goes out. */
-static void on_act(apmw_des *des, void *subject, uint64_t begins)
+/* Nothing of the play is in flight or to come: the next trajectory, or the end of the agent. */
+static void end_play(agent *a, apmw_time now)
 {
-    (void)des;
-    agent *a = subject;
-    if (begins != 0) {
-        begin_play(a->all, a);
-    }
-    if (!a->all->out_of_memory) {
-        send_turn(a->all, a);
-    }
-}
-
-static apmw_time scaled(const agents *all, int64_t delay_ns)
-{
-    return (apmw_time)((double)delay_ns * all->config.delay_scale + 0.5);
-}
-
-static void on_done(apmw_request *request, void *self, apmw_time now)
-{
-    agent *a = self;
     agents *all = a->all;
-    apmw_des *des = apmw_sim_des(all->sim);
-    const bool failed = request->record.state != APMW_REQUEST_DONE;
-    if (!failed && a->turn + 1 < a->n_play) {
-        a->turn++;
-        const apmw_turn *turn = &all->config.trace->items[a->trajectory].turns[a->turn];
-        apmw_des_schedule(des, now + scaled(all, turn->delay_ns), APMW_EVENT_CLIENT, on_act, a, 0);
-        return;
-    }
-    /* A failed request ends its trajectory, since later turns are longer; the pause keeps a deployment that rejects
-     * everything from looping without time passing. */
     a->play++;
     if (all->config.plays_per_agent > 0 && a->play >= all->config.plays_per_agent) {
         return;
     }
     const apmw_trajectory *next = &all->config.trace->items[all->playable[assigned(all, a->index, a->play)]];
     const apmw_time delay = scaled(all, next->turns[0].delay_ns);
-    apmw_des_schedule(des, now + (failed && delay < APMW_NS_PER_S ? APMW_NS_PER_S : delay), APMW_EVENT_CLIENT, on_act,
-                      a, 1);
+    /* A failed request ends its trajectory, since later turns are longer; the pause keeps a deployment that rejects
+     * everything from looping without time passing. */
+    apmw_des_schedule(apmw_sim_des(all->sim), now + (a->failed && delay < APMW_NS_PER_S ? APMW_NS_PER_S : delay),
+                      APMW_EVENT_CLIENT, on_begin, a, 0);
+}
+
+static void on_begin(apmw_des *des, void *subject, uint64_t argument)
+{
+    (void)des;
+    (void)argument;
+    agent *a = subject;
+    begin_play(a->all, a);
+    if (!a->all->out_of_memory) {
+        a->outstanding++;
+        send_turn(a->lanes[0]);
+    }
+}
+
+/* The tools of a lane are done. */
+static void on_send(apmw_des *des, void *subject, uint64_t argument)
+{
+    (void)argument;
+    lane_run *lane = subject;
+    if (!lane->agent->failed) {
+        send_turn(lane);
+    } else if (--lane->agent->outstanding == 0) {
+        end_play(lane->agent, apmw_des_now(des));
+    }
+}
+
+static void on_done(apmw_request *request, void *self, apmw_time now)
+{
+    lane_run *lane = self;
+    agent *a = lane->agent;
+    const int32_t line = lane == a->lanes[0] ? 0 : line_of(a, lane->turn);
+    const int32_t done = lane->turn;
+    a->failed = a->failed || request->record.state != APMW_REQUEST_DONE;
+    lane->turn = a->failed ? -1 : next_of_line(a, line, done + 1);
+    if (lane->turn < 0) {
+        lane->ended = true;
+    }
+    if (!a->failed) {
+        if (line == 0) {
+            spawn(a, done);
+            advance_main(a);
+        } else if (lane->turn >= 0) {
+            send_later(lane, scaled(a->all, trajectory_of(a)->turns[lane->turn].delay_ns));
+        } else if (a->main_waits) {
+            advance_main(a);
+        }
+    }
+    if (--a->outstanding == 0) {
+        end_play(a, now);
+    }
 }
 
 static apmw_status start(void *self, apmw_sim *sim, apmw_error *err)
@@ -244,8 +409,8 @@ static apmw_status start(void *self, apmw_sim *sim, apmw_error *err)
     agents *all = self;
     all->sim = sim;
     for (int64_t i = 0; i < all->config.n_agents; i++) {
-        apmw_des_schedule(apmw_sim_des(sim), i * all->config.spawn_interval_ns, APMW_EVENT_CLIENT, on_act,
-                          &all->items[i], 1);
+        apmw_des_schedule(apmw_sim_des(sim), i * all->config.spawn_interval_ns, APMW_EVENT_CLIENT, on_begin,
+                          &all->items[i], 0);
     }
     return APMW_OK;
 }
@@ -256,6 +421,10 @@ static void free_agents(void *self)
     for (int64_t i = 0; all->items != NULL && i < all->config.n_agents; i++) {
         free(all->items[i].streams);
         free(all->items[i].kept);
+        for (int32_t l = 0; l < all->items[i].lane_room; l++) {
+            free(all->items[i].lanes[l]);
+        }
+        free(all->items[i].lanes);
     }
     free(all->items);
     free(all->playable);
@@ -304,8 +473,6 @@ static apmw_status prepare(agents *all, apmw_error *err)
         agent *a = &all->items[i];
         a->all = all;
         a->index = (int32_t)i;
-        a->request.on_done = on_done;
-        a->request.self = a;
     }
     return APMW_OK;
 }

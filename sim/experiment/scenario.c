@@ -124,6 +124,7 @@ static apmw_status read_settings(const apmw_json_cur *root, apmw_scenario *s, ap
 static apmw_status read_workload(const apmw_json_cur *root, apmw_scenario *s, apmw_error *err)
 {
     static const char *const KEYS[] = {"kind", "trace", "trajectories", "agents", "share_prefix", "output_cached",
+                                       "concurrent_subagents",
                                        "delay_scale", "slots", "isl", "osl", "requests", "length_ratio", NULL};
     apmw_json_cur item;
     bool present;
@@ -140,6 +141,7 @@ static apmw_status read_workload(const apmw_json_cur *root, apmw_scenario *s, ap
     READ(apmw_json_opt_int(&item, "slots", 1, 1000000, &s->agents, err));
     READ(apmw_json_opt_bool(&item, "share_prefix", &s->share_prefix, err));
     READ(apmw_json_opt_bool(&item, "output_cached", &s->output_cached, err));
+    READ(apmw_json_opt_bool(&item, "concurrent_subagents", &s->concurrent_subagents, err));
     READ(apmw_json_opt_double(&item, "delay_scale", 0.0, 1e6, &s->delay_scale, err));
     READ(apmw_json_opt_int(&item, "isl", 1, 100000000, &s->isl, err));
     READ(apmw_json_opt_int(&item, "osl", 1, 100000000, &s->osl, err));
@@ -248,6 +250,7 @@ static void write_workload(const apmw_scenario *s, apmw_json_writer *w)
         apmw_json_int(w, "agents", s->agents);
         apmw_json_bool(w, "share_prefix", s->share_prefix);
         apmw_json_bool(w, "output_cached", s->output_cached);
+        apmw_json_bool(w, "concurrent_subagents", s->concurrent_subagents);
         apmw_json_double(w, "delay_scale", s->delay_scale);
     } else {
         apmw_json_int(w, "slots", s->agents);

@@ -85,6 +85,7 @@ apmw_trial_config apmw_study_trial_config(const apmw_study_config *config, const
         .routing = s->routing,
         .share_prefix = s->share_prefix,
         .output_cached = s->output_cached,
+        .concurrent_subagents = s->concurrent_subagents,
         .delay_scale = s->delay_scale,
         .time_scale = 1.0,
         .acceptance_scale = 1.0,

@@ -113,7 +113,7 @@ static void free_parts(parts *p)
 }
 
 static apmw_status make_parts(const apmw_deployment *deployment, double time_scale, double acceptance_scale,
-                              const apmw_window *window, apmw_power_params *power, parts *p, apmw_error *err)
+                              bool one_request_per_agent, const apmw_window *window, apmw_power_params *power, parts *p, apmw_error *err)
 {
     const size_t n = (size_t)deployment->choice.replicas;
     const apmw_energy_config energy = {
@@ -127,7 +127,7 @@ static apmw_status make_parts(const apmw_deployment *deployment, double time_sca
         .hbm_bytes_per_s = deployment->hbm_bytes_per_s,
         .long_gap_s = 1.0,
     };
-    p->laws = apmw_laws_create(&(apmw_laws_config){.one_request_per_agent = true, .tokens_balance = true});
+    p->laws = apmw_laws_create(&(apmw_laws_config){.one_request_per_agent = one_request_per_agent, .tokens_balance = true});
     p->collector = apmw_collector_create(window, false);
     p->steps = apmw_step_meter_create(window, n);
     p->energy = apmw_energy_meter_create(window, &energy);
@@ -157,6 +157,7 @@ static apmw_status make_sim(const apmw_trial_config *config, driver *d, parts *p
         .output_cached = config->output_cached,
         .max_context = config->max_context,
         .delay_scale = config->delay_scale,
+        .concurrent_lanes = config->concurrent_subagents,
         .seed = config->seed,
     };
     apmw_workload workload;
@@ -234,7 +235,8 @@ apmw_status apmw_trial_run(const apmw_trial_config *config, apmw_trial_result *o
     parts p = {0};
     driver d = {.config = config, .window = &window, .alarm_at = APMW_TIME_NEVER};
     d.probe = (apmw_probe){.self = &d, .on_submit = on_submit, .on_request = on_request};
-    apmw_status status = make_parts(config->deployment, config->time_scale, config->acceptance_scale, &window, &power, &p, err);
+    apmw_status status = make_parts(config->deployment, config->time_scale, config->acceptance_scale,
+                                    !config->concurrent_subagents, &window, &power, &p, err);
     if (status == APMW_OK) {
         d.phase = p.phase = apmw_phase_create(config->rules, config->n_agents);
         status = d.phase == NULL ? apmw_error_set(err, APMW_E_NOMEM, "out of memory for a phase") : APMW_OK;
@@ -267,7 +269,7 @@ apmw_status apmw_fixed_run(const apmw_deployment *deployment, const apmw_fixed_l
     apmw_power_params power = deployment->power;
     parts p = {0};
     apmw_workload workload;
-    apmw_status status = make_parts(deployment, 1.0, 1.0, &window, &power, &p, err);
+    apmw_status status = make_parts(deployment, 1.0, 1.0, true, &window, &power, &p, err);
     if (status == APMW_OK) {
         status = apmw_workload_fixed_loop(loop, &workload, err);
     }

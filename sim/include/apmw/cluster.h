@@ -75,6 +75,8 @@ typedef struct apmw_agents {
     bool output_cached;        /* generated tokens stay findable where the trace says they recur (shared_out) */
     int64_t max_context;       /* a trajectory ends before the first turn whose prompt + output exceed it; 0 = none */
     double delay_scale;        /* on tool delays, 1 = as recorded */
+    bool concurrent_lanes;     /* sub-agents run beside the main line, as recorded; false: in turn order, one request at
+                                  a time. A trajectory counts as ended with the last turn of its main line. */
     uint64_t seed;             /* order of trajectories and start offsets */
     int64_t plays_per_agent;   /* stop an agent after so many trajectories; 0 = endless */
 } apmw_agents;

@@ -45,7 +45,7 @@ typedef struct apmw_scenario {
     char trace[1024];        /* file, "" = the generated AgentPerf-like set */
     int64_t trajectories;    /* of the generated set; 500 */
     int64_t agents;          /* simulate: population, or slots of a fixed loop */
-    bool share_prefix, output_cached;
+    bool share_prefix, output_cached, concurrent_subagents;
     double delay_scale;
     int64_t isl, osl, requests; /* fixed loop */
     double length_ratio;
@@ -126,7 +126,7 @@ typedef struct apmw_trial_config {
     int64_t n_agents;
     uint64_t seed;
     apmw_routing routing;
-    bool share_prefix, output_cached;
+    bool share_prefix, output_cached, concurrent_subagents;
     double delay_scale;
     double time_scale;      /* on every step; 1 */
     double acceptance_scale;/* on tokens emitted a step beyond the first; 1 */

@@ -219,11 +219,81 @@ static void failures_end_a_trajectory(void **state)
     apmw_trace_free(&trace);
 }
 
+/* Main line 0, 1, 4; lane 1 (turns 2, 3) is spawned by turn 1 and joined by turn 4; lane 2 (turn 5) runs in the background
+ * from turn 1. */
+static void sub_agents(void **state)
+{
+    (void)state;
+    apmw_turn turns[] = {case_turn(160, 10, -1, 0, 0, 0),  case_turn(320, 10, 0, 160, 0, 1),
+                         case_turn(100, 30, -1, 0, 0, 2),  case_turn(200, 30, 2, 100, 0, 1),
+                         case_turn(480, 10, 1, 320, 0, 3), case_turn(90, 400, -1, 0, 0, 0.5)};
+    turns[2].lane = turns[3].lane = 1;
+    turns[5].lane = 2;
+    apmw_lane lanes[] = {{-1, -1}, {1, 4}, {1, -1}};
+    const apmw_trajectory t = {.id = "case", .source = "test", .global_id = -1, .turns = turns, .n_turns = 6,
+                               .lanes = lanes, .n_lanes = 3};
+    apmw_trace trace = {.block_tokens = 1};
+    apmw_error err = {0};
+    assert_ok(apmw_trace_add(&trace, &t, &err), &err);
+    apmw_agents agents = agents_of(&trace, 1);
+    agents.plays_per_agent = 2;
+    for (int concurrent = 0; concurrent < 2; concurrent++) {
+        agents.concurrent_lanes = concurrent != 0;
+        apmw_step_cost *cost = case_cost(0.01, 1e-5, 1e-4);
+        const apmw_engine_config engine = case_engine(cost);
+        const apmw_sim_config config = {.engines = &engine, .n_engines = 1, .seed = 1};
+        apmw_workload workload;
+        apmw_sim *sim = NULL;
+        assert_ok(apmw_workload_agents(&agents, &workload, &err), &err);
+        apmw_laws *laws = apmw_laws_create(&(apmw_laws_config){.one_request_per_agent = !agents.concurrent_lanes,
+                                                               .tokens_balance = true});
+        apmw_collector *collector = apmw_collector_create(NULL, false);
+        const apmw_probe *probes[] = {apmw_laws_probe(laws), apmw_collector_probe(collector)};
+        assert_ok(apmw_sim_create(&config, workload, probes, 2, &sim, &err), &err);
+        assert_ok(apmw_sim_run(sim, APMW_TIME_NEVER - 1, &err), &err);
+        assert_ok(apmw_laws_status(laws, &err), &err);
+        size_t n;
+        const apmw_request_record *all = apmw_collector_requests(collector, &n);
+        assert_int_equal(n, 12);
+        apmw_request_record r[2][6];
+        for (size_t i = 0; i < n; i++) {
+            r[all[i].play][all[i].turn] = all[i];
+        }
+        for (int play = 0; play < 2; play++) {
+            const apmw_request_record *p = r[play];
+            const int32_t last = concurrent ? 4 : 5;
+            for (int k = 0; k < 6; k++) {
+                assert_true(p[k].last_of_trajectory == (k == last));
+            }
+            assert_int_equal(p[4].n_cached, 320); /* the main line finds itself again after the sub-agents */
+            assert_int_equal(p[3].n_cached, 96);
+            if (!concurrent) {
+                assert_int_equal(p[5].submitted, p[4].done + APMW_NS_PER_S / 2);
+                continue;
+            }
+            assert_int_equal(p[2].submitted, p[1].done + 2 * APMW_NS_PER_S);
+            assert_int_equal(p[5].submitted, p[1].done + APMW_NS_PER_S / 2);
+            assert_int_equal(p[3].submitted, p[2].done + APMW_NS_PER_S);
+            assert_int_equal(p[4].submitted, p[3].done + 3 * APMW_NS_PER_S); /* from the end of the joined lane */
+            assert_true(p[5].done > p[2].submitted);                         /* beside it */
+        }
+        /* The next trajectory waits for what runs in the background. */
+        for (int k = 0; k < 6; k++) {
+            assert_true(r[1][0].submitted >= r[0][k].done);
+        }
+        apmw_sim_free(sim);
+        apmw_laws_free(laws);
+        apmw_collector_free(collector);
+        apmw_step_cost_free(cost);
+    }
+    apmw_trace_free(&trace);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(linear), cmocka_unit_test(forks), cmocka_unit_test(kept_output_that_only_partly_recurs),
         cmocka_unit_test(salts_and_shared_prefixes), cmocka_unit_test(limits), cmocka_unit_test(starts_and_assignments),
-        cmocka_unit_test(failures_end_a_trajectory)};
+        cmocka_unit_test(failures_end_a_trajectory), cmocka_unit_test(sub_agents)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

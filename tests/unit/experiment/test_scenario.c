@@ -24,7 +24,7 @@ static void all_keys(void **state)
                     "\"engine_settings\":{\"max_num_seqs\":64,\"max_num_batched_tokens\":4096,\"block_tokens\":32,"
                     "\"recv_interval\":10,\"prefix_caching\":false,\"frontend_scale\":0.5},\"routing\":\"kv-aware\","
                     "\"workload\":{\"kind\":\"agents\",\"trace\":\"t.jsonl\",\"trajectories\":7,\"agents\":9,"
-                    "\"share_prefix\":true,\"output_cached\":true,\"delay_scale\":2},"
+                    "\"share_prefix\":true,\"output_cached\":true,\"concurrent_subagents\":true,\"delay_scale\":2},"
                     "\"protocol\":{\"version\":\"v2026-06\",\"tier\":2,\"slo\":\"p25.speed=30\"},\"duration_s\":60,\"seed\":7,\"_note\":\"free text\"}",
                     &s, &err), &err);
     assert_string_equal(s.platform, "h200");
