@@ -181,7 +181,8 @@ static apmw_status explain(apmw_trial_book *book, size_t tier, apmw_capacity *ou
         }
         alone = one->latency.hit_share;
     }
-    const bool lost = alone - fail->latency.hit_share > 0.05;
+    /* Half as much again to compute as with the pool to oneself. */
+    const bool lost = 1.0 - fail->latency.hit_share > 1.5 * (1.0 - alone);
     const char *by = speed ? "speed" : ttft ? "ttft" : "validity";
     if ((double)v->n_failed > book->config.rules->max_failed_share * (double)v->n_measured) {
         by = "kv memory";

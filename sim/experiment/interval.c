@@ -2,9 +2,9 @@
 /* How far a capacity may be off, by source:
  * - step time and TTFT of the fit: the search is repeated with all steps 1.645 sd slower and faster, and with TTFT
  *   scaled likewise (a monotone function of one normal variable has its 5 % and 95 % quantiles there);
- * - seed and trace: the point's population is run again with other seeds and with trajectories drawn with replacement,
- *   and the change of the margin to the limits becomes a change of capacity by the slope of margin over population that
- *   the search itself has seen;
+ * - seed and trace: with other seeds, and with trajectories drawn with replacement, up to three populations near the point
+ *   are run, and the one whose margin to the limits would be 1 is found by secants in ln margin over ln population (a
+ *   search to one agent would cost several times more and say no more about a spread);
  * - acceptance of drafted tokens: the curves are single-turn; in agent replays it was seen far lower (Kimi-K3 DSpark 1.18
  *   to 1.68 tokens a step against 3.84, InferenceX perf-changelog). The lower end is a search with LEAST_ACCEPTED of it;
  * - power: the sd that its fit carries, for agents per megawatt only.
@@ -24,29 +24,6 @@ static const double LEAST_ACCEPTED = 0.6;
 /* Brackets of repeated searches, relative: well below the widths that they measure. */
 static const double VARIED = 0.03;
 
-/* d ln margin / d ln population near the point, by least squares over the trials within a factor of two; at most -0.1,
- * since margins never rise with population other than by noise. */
-static double slope(const apmw_trial_book *book, size_t tier, int64_t agents)
-{
-    double n = 0.0, sx = 0.0, sy = 0.0, sxx = 0.0, sxy = 0.0;
-    for (size_t i = 0; i < apmw_trial_book_count(book); i++) {
-        const apmw_trial_result *t = apmw_trial_book_at(book, i);
-        const double margin = t->verdict[tier].margin;
-        if (t->gave_up || !(margin > 0.0) || t->n_agents * 2 < agents || t->n_agents > agents * 2) {
-            continue;
-        }
-        const double x = log((double)t->n_agents), y = log(margin);
-        n += 1.0;
-        sx += x;
-        sy += y;
-        sxx += x * x;
-        sxy += x * y;
-    }
-    const double determinant = n * sxx - sx * sx;
-    const double value = n >= 2.0 && determinant > 1e-12 ? (n * sxy - sx * sy) / determinant : (double)NAN;
-    return isnan(value) || value > -0.1 ? -0.1 : value;
-}
-
 /* Trajectories drawn with replacement; items are shared with `trace`. */
 static apmw_status resampled(const apmw_trace *trace, uint64_t seed, apmw_trace *out, apmw_error *err)
 {
@@ -60,11 +37,6 @@ static apmw_status resampled(const apmw_trace *trace, uint64_t seed, apmw_trace 
         out->items[i] = trace->items[apmw_rng_below(&rng, trace->n)];
     }
     return APMW_OK;
-}
-
-static double per_w(int64_t agents, const apmw_trial_result *trial)
-{
-    return agents > 0 ? log((double)agents / trial->energy.mean_w) : (double)NAN;
 }
 
 static apmw_status vary_search(const apmw_study_config *config, const apmw_study_row *row, size_t tier,
@@ -98,12 +70,59 @@ static apmw_status vary_search(const apmw_study_config *config, const apmw_study
     return status;
 }
 
-static apmw_status vary_sample(const apmw_study_config *config, const study_candidate *candidate,
-                               const apmw_study_row *row, size_t tier, study_variation variation, study_shift *out,
-                               int64_t *trials, int64_t *turns, apmw_error *err)
+/* ln margin of a trial; a population that fails outright counts as missing by half. */
+static double ln_margin(const apmw_trial_result *trial, size_t tier)
+{
+    const double margin = trial->verdict[tier].margin;
+    return isfinite(margin) && margin > 0.5 ? log(margin) : log(0.5);
+}
+
+/* Slope of ln margin over ln population between two trials, within what a deployment can show: margins fall with the
+ * population, by a third of it at least and steeply where a pool overflows. */
+static double bounded_slope(double slope)
+{
+    return isnan(slope) || slope > -0.3 ? -0.3 : slope < -10.0 ? -10.0 : slope;
+}
+
+enum { SECANTS = 3 };
+
+/* ln of the population at which the margin is 1, relative to the point's. */
+static apmw_status crossing(apmw_trial_config *trial, size_t tier, int64_t agents, double *ln_shift, double *watts,
+                            int64_t *trials, int64_t *turns, apmw_error *err)
+{
+    double x[SECANTS], y[SECANTS], slope = -1.0, next = 0.0;
+    for (int i = 0; i < SECANTS; i++) {
+        trial->n_agents = llround((double)agents * exp(next));
+        trial->n_agents = trial->n_agents < 1 ? 1 : trial->n_agents;
+        apmw_trial_result result;
+        const apmw_status status = apmw_trial_run(trial, &result, err);
+        if (status != APMW_OK) {
+            return status;
+        }
+        *trials += 1;
+        *turns += result.n_turns;
+        *watts = result.energy.mean_w;
+        x[i] = log((double)trial->n_agents / (double)agents);
+        y[i] = ln_margin(&result, tier);
+        if (i > 0 && fabs(x[i] - x[i - 1]) > 1e-9) {
+            slope = bounded_slope((y[i] - y[i - 1]) / (x[i] - x[i - 1]));
+        }
+        /* No step beyond a factor of 1.6: slopes change where a pool overflows. */
+        next = x[i] - fmax(-0.47, fmin(0.47, y[i] / slope));
+        const bool same = llround((double)agents * exp(next)) == trial->n_agents;
+        if (same || fabs(y[i]) < 0.005 || (i > 0 && (y[i] < 0.0) != (y[i - 1] < 0.0))) {
+            break; /* here, or between the last two */
+        }
+    }
+    *ln_shift = next;
+    return APMW_OK;
+}
+
+static apmw_status vary_sample(const apmw_study_config *config, const apmw_study_row *row, size_t tier,
+                               study_variation variation, study_shift *out, int64_t *trials, int64_t *turns,
+                               apmw_error *err)
 {
     apmw_trial_config trial = apmw_study_trial_config(config, row->deployment);
-    trial.n_agents = row->capacity.agents;
     trial.give_up_tier = -1;
     apmw_trace sample = {0};
     if (variation >= STUDY_TRACE_1) {
@@ -115,29 +134,17 @@ static apmw_status vary_sample(const apmw_study_config *config, const study_cand
     } else {
         trial.seed = apmw_rng_key(config->scenario->seed, "other seed", (uint64_t)variation, 0);
     }
-    apmw_trial_result result;
-    const apmw_status status = apmw_trial_run(&trial, &result, err);
+    double watts = row->watts_per_accelerator;
+    const apmw_status status =
+        crossing(&trial, tier, row->capacity.agents, &out->ln_agents, &watts, trials, turns, err);
     free(sample.items);
-    if (status != APMW_OK) {
-        return status;
-    }
-    *trials += 1;
-    *turns += result.n_turns;
-    const double here = result.verdict[tier].margin;
-    const double point = row->capacity.at_pass.verdict[tier].margin;
-    if (here > 0.0 && point > 0.0 && isfinite(here) && isfinite(point)) {
-        out->ln_agents = -log(here / point) / slope(candidate->book, tier, row->capacity.agents);
-        out->ln_agents_per_w = out->ln_agents + per_w(row->capacity.agents, &result) -
-                               per_w(row->capacity.agents, &row->capacity.at_pass);
-    } else {
-        out->ln_agents = out->ln_agents_per_w = (double)NAN;
-    }
-    return APMW_OK;
+    out->ln_agents_per_w = out->ln_agents - log(watts / row->watts_per_accelerator);
+    return status;
 }
 
-apmw_status apmw_study_vary(const apmw_study_config *config, const study_candidate *candidate, size_t tier,
-                       const apmw_study_row *row, study_variation variation, study_shift *out, int64_t *trials,
-                       int64_t *turns, apmw_error *err)
+apmw_status apmw_study_vary(const apmw_study_config *config, size_t tier, const apmw_study_row *row,
+                            study_variation variation, study_shift *out, int64_t *trials, int64_t *turns,
+                            apmw_error *err)
 {
     const double time = Z90 * row->deployment->overhead.ln_sd_time;
     const double ttft = Z90 * row->deployment->overhead.ln_sd_ttft;
@@ -157,7 +164,7 @@ apmw_status apmw_study_vary(const apmw_study_config *config, const study_candida
         }
         return vary_search(config, row, tier, 1.0, 1.0, LEAST_ACCEPTED, out, trials, turns, err);
     default:
-        return vary_sample(config, candidate, row, tier, variation, out, trials, turns, err);
+        return vary_sample(config, row, tier, variation, out, trials, turns, err);
     }
 }
 

@@ -14,18 +14,6 @@
 /* Abbreviated phases for the first look at every layout: how wide their brackets are, and how far their capacity may lie
  * from that of whole phases (contexts still grow while the first trajectories play), both relative. */
 static const double COARSE = 0.15, SLACK = 1.12;
-enum { MAX_LAYOUTS = 32 };
-
-struct apmw_study {
-    study_candidate *candidates;
-    size_t n_candidates;
-    apmw_study_row *rows;
-    size_t n_rows;
-    char (*unserved)[512]; /* of each platform: why nothing of it can be served, or "" */
-    apmw_phase_rules screen_rules;
-    apmw_buf refused;
-    int64_t trials, turns;
-};
 
 /* One unit of parallel work; its error is its own. */
 typedef struct slot {
@@ -310,15 +298,6 @@ static size_t tier_index(const apmw_study_config *config, int number)
     return t;
 }
 
-static const study_candidate *candidate_of(const apmw_study *study, const apmw_study_row *row)
-{
-    size_t i = 0;
-    while (&study->candidates[i].deployment != row->deployment) {
-        i++;
-    }
-    return &study->candidates[i];
-}
-
 /* All variations of all best rows, each in its slot. */
 static apmw_status make_intervals(stage *s, apmw_error *err)
 {
@@ -337,7 +316,7 @@ static apmw_status make_intervals(stage *s, apmw_error *err)
     for (size_t k = 0; k < n; k++) {
         const apmw_study_row *row = &study->rows[k / STUDY_VARIATIONS];
         if (row->best && row->capacity.agents > 0 && !stopped(s)) {
-            apmw_study_vary(s->config, candidate_of(study, row), tier_index(s->config, row->tier), row,
+            apmw_study_vary(s->config, tier_index(s->config, row->tier), row,
                        (study_variation)(k % STUDY_VARIATIONS), &shifts[k], &slots[k].trials, &slots[k].turns,
                        &slots[k].err);
         }
@@ -407,20 +386,6 @@ static void choose_leads(apmw_study *study)
     }
 }
 
-static apmw_status add_candidate(apmw_study *study, apmw_deployment *deployment, size_t platform, apmw_error *err)
-{
-    study_candidate *bigger = realloc(study->candidates, (study->n_candidates + 1) * sizeof *bigger);
-    if (bigger == NULL) {
-        apmw_deployment_free(deployment);
-        return apmw_error_set(err, APMW_E_NOMEM, "out of memory");
-    }
-    study->candidates = bigger;
-    memset(&bigger[study->n_candidates], 0, sizeof *bigger);
-    bigger[study->n_candidates].platform = platform;
-    bigger[study->n_candidates++].deployment = *deployment;
-    return APMW_OK;
-}
-
 static bool races(const apmw_study *study, size_t i)
 {
     size_t rivals = 0;
@@ -482,7 +447,7 @@ apmw_status apmw_study_run_on(apmw_deployment *deployments, size_t n, const apmw
     apmw_status status = study == NULL ? apmw_error_set(err, APMW_E_NOMEM, "out of memory") : APMW_OK;
     for (size_t i = 0; i < n; i++) {
         if (status == APMW_OK) {
-            status = add_candidate(study, &deployments[i], 0, err);
+            status = apmw_study_add(study, &deployments[i], 0, err);
         } else {
             apmw_deployment_free(&deployments[i]);
         }
@@ -492,147 +457,6 @@ apmw_status apmw_study_run_on(apmw_deployment *deployments, size_t n, const apmw
         return status;
     }
     return finish(study, config, out, err);
-}
-
-/* Layouts of one platform: the one that the scenario names, or all that fill its accelerators. */
-static apmw_status platform_layouts(apmw_catalog *catalog, const apmw_scenario *scenario, apmw_layout_choice *out,
-                                    size_t *n, apmw_error *err)
-{
-    const apmw_node_spec *node = NULL;
-    const apmw_llm_spec *llm = NULL;
-    apmw_status status = apmw_catalog_node(catalog, scenario->platform, &node, err);
-    if (status == APMW_OK) {
-        status = apmw_catalog_llm(catalog, scenario->model, &llm, err);
-    }
-    if (status != APMW_OK) {
-        return status;
-    }
-    /* A rack is studied by a slice of 8: aggregated engines of a rack do not meet each other. */
-    const int whole = node->accelerators > 8 ? 8 : node->accelerators;
-    const int accelerators = scenario->accelerators > 0 ? scenario->accelerators : whole;
-    if (scenario->layout[0] != '\0') {
-        *n = 1;
-        return apmw_layout_parse(scenario->layout, accelerators, &out[0], err);
-    }
-    *n = apmw_layout_enumerate(llm, accelerators, out, MAX_LAYOUTS);
-    return APMW_OK;
-}
-
-/* Draft lengths that compete: the scenario's, or, for a model with draft layers of its own and measured acceptance, none,
- * one (the vendor's advice for throughput) and three (for latency). */
-static apmw_status choose_drafts(const apmw_catalog *catalog, const apmw_scenario *scenario, int drafts[3], size_t *n,
-                                 apmw_error *err)
-{
-    const apmw_llm_spec *llm = NULL;
-    const apmw_status status = apmw_catalog_llm(catalog, scenario->model, &llm, err);
-    if (status != APMW_OK) {
-        return status;
-    }
-    *n = 0;
-    for (int k = 0; k <= 3 && scenario->draft_tokens < 0; k += k == 0 ? 1 : 2) {
-        if (k == 0 || (llm->mtp_layers > 0 && !isnan(llm->acceptance[k]))) {
-            drafts[(*n)++] = k;
-        }
-    }
-    if (scenario->draft_tokens >= 0) {
-        drafts[(*n)++] = scenario->draft_tokens;
-    }
-    return APMW_OK;
-}
-
-/* An engine takes part when its own attention of this kind of model was measured on the platform. Where another engine's
- * was and its own was not (TensorRT-LLM's DeepSeek-V4 on Hopper), it is not known to serve the model there, though its
- * steps could be composed from borrowed rows; asked for by name it still is. */
-static bool measured_there(const apmw_hwmodel *hw, const apmw_llm_spec *llm, const char *engine)
-{
-    const char *const ops[2] = {llm->csa_layers > 0   ? "dsv4_csa_generation_module"
-                                : llm->index_topk > 0 ? "dsa_generation_module"
-                                : llm->kv_lora > 0    ? "generation_mla"
-                                                      : "generation_attention",
-                                llm->csa_layers == 0 && llm->index_topk == 0 && llm->kv_lora > 0 ? "mla_generation_module"
-                                                                                                 : ""};
-    bool own = false, others = false;
-    for (size_t i = 0; i < hw->n_tables; i++) {
-        if (strcmp(hw->tables[i]->op, ops[0]) == 0 || strcmp(hw->tables[i]->op, ops[1]) == 0) {
-            own = own || strcmp(hw->tables[i]->engine, engine) == 0;
-            others = true;
-        }
-    }
-    return own || !others;
-}
-
-static apmw_status add_platform(apmw_study *study, apmw_catalog *catalog, const apmw_study_config *config,
-                                size_t platform, double context, apmw_error *err)
-{
-    /* The vendors' own engines run on their own parts. The last one that serves leads the race. */
-    static const char *const ENGINES[] = {"vllm", "sglang", "trtllm", "atom"};
-    static const char *const VENDORS[] = {"", "", "nvidia", "amd"};
-    const apmw_node_spec *node = NULL;
-    const apmw_accelerator_spec *accelerator = NULL;
-    const apmw_hwmodel *hw = NULL;
-    const apmw_llm_spec *llm = NULL;
-    apmw_scenario scenario = *config->scenario;
-    apmw_copy(scenario.platform, sizeof scenario.platform, config->platforms[platform]);
-    apmw_layout_choice layouts[MAX_LAYOUTS];
-    size_t n_layouts = 0;
-    int drafts[3] = {0};
-    size_t n_drafts = 1;
-    apmw_status status = platform_layouts(catalog, &scenario, layouts, &n_layouts, err);
-    if (status == APMW_OK) {
-        status = choose_drafts(catalog, &scenario, drafts, &n_drafts, err);
-    }
-    if (status == APMW_OK) {
-        status = apmw_catalog_node(catalog, scenario.platform, &node, err);
-    }
-    if (status == APMW_OK) {
-        status = apmw_catalog_accelerator(catalog, node->accelerator, &accelerator, err);
-    }
-    if (status == APMW_OK) {
-        status = apmw_catalog_platform(catalog, node->accelerator, &hw, err);
-    }
-    if (status == APMW_OK) {
-        status = apmw_catalog_llm(catalog, scenario.model, &llm, err);
-    }
-    if (status != APMW_OK) {
-        return status;
-    }
-    const size_t before = study->n_candidates;
-    apmw_error last = {0};
-    for (size_t e = 0; e < sizeof ENGINES / sizeof ENGINES[0]; e++) {
-        if (scenario.engine[0] != '\0' ? strcmp(scenario.engine, ENGINES[e]) != 0
-                                        : VENDORS[e][0] != '\0' && strcmp(accelerator->vendor, VENDORS[e]) != 0) {
-            continue;
-        }
-        if (scenario.engine[0] == '\0' && !measured_there(hw, llm, ENGINES[e])) {
-            apmw_buf_printf(&study->refused, "%s %s %s: the engine's attention of this model was not measured there\n",
-                            node->accelerator, llm->id, ENGINES[e]);
-            continue;
-        }
-        for (size_t i = 0; i < n_layouts * n_drafts; i++) {
-            apmw_deployment deployment;
-            apmw_error reason = {0};
-            scenario.draft_tokens = drafts[i % n_drafts];
-            status = apmw_deployment_build(catalog, &scenario, ENGINES[e], &layouts[i / n_drafts], context, &deployment,
-                                           &reason);
-            if (status == APMW_E_SCENARIO) {
-                apmw_buf_printf(&study->refused, "%s\n", reason.message);
-                last = reason;
-                continue;
-            }
-            if (status != APMW_OK) {
-                return apmw_error_set(err, status, "%s", reason.message);
-            }
-            status = add_candidate(study, &deployment, platform, err);
-            if (status != APMW_OK) {
-                return status;
-            }
-        }
-    }
-    if (study->n_candidates == before) {
-        return apmw_error_set(err, APMW_E_SCENARIO, "no layout of %s on %s can be served; the last one tried: %s",
-                              scenario.model, scenario.platform, last.message);
-    }
-    return APMW_OK;
 }
 
 apmw_status apmw_study_run(apmw_catalog *catalog, const apmw_study_config *config, apmw_study **out, apmw_error *err)
@@ -655,7 +479,7 @@ apmw_status apmw_study_run(apmw_catalog *catalog, const apmw_study_config *confi
     apmw_error last = {0};
     for (size_t i = 0; i < config->n_platforms && status == APMW_OK; i++) {
         apmw_error why = {0};
-        status = add_platform(study, catalog, config, i, context, &why);
+        status = apmw_study_add_platform(study, catalog, config, i, context, &why);
         if (status == APMW_E_SCENARIO) {
             apmw_copy(study->unserved[i], sizeof study->unserved[i], why.message);
             n_unserved++;

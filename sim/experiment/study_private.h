@@ -16,6 +16,23 @@ typedef struct study_candidate {
     bool out[APMW_MAX_TIERS];       /* was a contender and is not the best */
 } study_candidate;
 
+struct apmw_study {
+    study_candidate *candidates;
+    size_t n_candidates;
+    apmw_study_row *rows;
+    size_t n_rows;
+    char (*unserved)[512]; /* of each platform: why nothing of it can be served, or "" */
+    apmw_phase_rules screen_rules;
+    apmw_buf refused;
+    int64_t trials, turns;
+};
+
+/* Takes the deployment over, also on failure. */
+apmw_status apmw_study_add(apmw_study *study, apmw_deployment *deployment, size_t platform, apmw_error *err);
+/* Adds what can be served on the platform of that index; APMW_E_SCENARIO when nothing can. */
+apmw_status apmw_study_add_platform(apmw_study *study, apmw_catalog *catalog, const apmw_study_config *config,
+                                    size_t platform, double context, apmw_error *err);
+
 /* What varies in one more run for an interval. */
 typedef enum study_variation {
     STUDY_SLOWER, STUDY_FASTER, /* all steps, by 1.645 sd of the fit */
@@ -32,9 +49,9 @@ typedef struct study_shift {
 } study_shift;
 
 /* Runs one variation of `row` (whose deployment and capacity stand). Thread-safe: it owns all it changes. */
-apmw_status apmw_study_vary(const apmw_study_config *config, const study_candidate *candidate, size_t tier,
-                       const apmw_study_row *row, study_variation variation, study_shift *out, int64_t *trials,
-                       int64_t *turns, apmw_error *err);
+apmw_status apmw_study_vary(const apmw_study_config *config, size_t tier, const apmw_study_row *row,
+                            study_variation variation, study_shift *out, int64_t *trials, int64_t *turns,
+                            apmw_error *err);
 /* Joins the shifts of all variations to the row's two intervals. */
 void apmw_study_join(const study_shift *shifts, apmw_study_row *row);
 apmw_trial_config apmw_study_trial_config(const apmw_study_config *config, const apmw_deployment *deployment);
