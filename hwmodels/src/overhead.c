@@ -14,6 +14,7 @@ static const struct {
     const char *name;
     size_t offset, size;
 } texts[] = {{"engine", offsetof(apmw_overhead_entry, engine), sizeof ((apmw_overhead_entry *)0)->engine},
+             {"vendor", offsetof(apmw_overhead_entry, vendor), sizeof ((apmw_overhead_entry *)0)->vendor},
              {"model", offsetof(apmw_overhead_entry, model), sizeof ((apmw_overhead_entry *)0)->model},
              {"family", offsetof(apmw_overhead_entry, family), sizeof ((apmw_overhead_entry *)0)->family},
              {"platform", offsetof(apmw_overhead_entry, platform), sizeof ((apmw_overhead_entry *)0)->platform},
@@ -31,7 +32,7 @@ static const struct {
                {"prefill_floor_layer_s", offsetof(apmw_overhead_entry, value.prefill_floor_layer_s)},
                {"prefill_scale", offsetof(apmw_overhead_entry, value.prefill_scale)},
                {"kernel_extra", offsetof(apmw_overhead_entry, value.kernel_extra)},
-               {"acceptance", offsetof(apmw_overhead_entry, value.acceptance)},
+               {"ln_acceptance", offsetof(apmw_overhead_entry, ln_acceptance)},
                {"acceptance_ln_osl", offsetof(apmw_overhead_entry, value.acceptance_ln_osl)},
                {"draft_tokens", offsetof(apmw_overhead_entry, draft_tokens)},
                {"layer_tp_s", offsetof(apmw_overhead_entry, layer_tp_s)},
@@ -79,7 +80,7 @@ apmw_status apmw_overhead_table_save(const apmw_overhead_table *table, const cha
         return apmw_error_set(err, APMW_E_CANTCREAT, "%s: cannot be created", path);
     }
     size_t n = table->n;
-    bool ok = write_attribute(file, "schema", "apmw.engines/1") && write_attribute(file, "provenance", table->provenance);
+    bool ok = write_attribute(file, "schema", "apmw.engines/2") && write_attribute(file, "provenance", table->provenance);
     char *text = calloc(n + 1, 160);
     double *value = calloc(n + 1, sizeof *value);
     ok = ok && text && value;
@@ -178,10 +179,10 @@ apmw_status apmw_overhead_table_load(const char *path, apmw_overhead_table *out,
         return apmw_error_set(err, APMW_E_DATA, "%s: not an HDF5 file", path);
     }
     char schema[64] = "";
-    bool ok = read_attribute(file, "schema", schema, sizeof schema) && !strcmp(schema, "apmw.engines/1");
+    bool ok = read_attribute(file, "schema", schema, sizeof schema) && !strcmp(schema, "apmw.engines/2");
     if (!ok) {
         H5Fclose(file);
-        return apmw_error_set(err, APMW_E_DATA, "%s: schema \"%s\", expected \"apmw.engines/1\"", path, schema);
+        return apmw_error_set(err, APMW_E_DATA, "%s: schema \"%s\", expected \"apmw.engines/2\"", path, schema);
     }
     (void)read_attribute(file, "provenance", out->provenance, sizeof out->provenance);
     hssize_t n = column_length(file);
@@ -208,67 +209,133 @@ void apmw_overhead_table_free(apmw_overhead_table *table)
     *table = (apmw_overhead_table){.n = 0};
 }
 
-/* -1: does not fit; else how specific. Points are powers of two in the order of what shifts overheads most, so
- * that two different sets of keys never tie. */
-static int specificity(const apmw_overhead_entry *e, const apmw_overhead_key *key)
+enum { N_KEYS = 7 };
+
+typedef struct key_pair {
+    const char *want, *have;
+} key_pair;
+
+static void pair_keys(const apmw_overhead_entry *e, const apmw_overhead_key *key, key_pair out[N_KEYS])
 {
-    if (strcmp(e->engine, key->engine)) {
-        return -1;
-    }
-    int score = 0;
-    if (e->draft_tokens > 0) {
-        if (e->draft_tokens != key->draft_tokens) {
-            return -1;
-        }
-        score += 64;
-    }
-    const struct {
-        const char *want, *have;
-        int points;
-    } keys[] = {{e->role, key->role, 32},
-                {e->model, key->model, 16},
-                {e->platform, key->platform, 8},
-                {e->family, key->family, 4},
-                {e->precision, key->precision, 2}};
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        if (!strcmp(keys[i].want, "*") || (i > 0 && !keys[i].want[0])) {
-            continue; /* "" is a role (aggregated) but no model, platform or precision */
-        }
-        if (strcmp(keys[i].want, keys[i].have)) {
-            return -1;
-        }
-        score += keys[i].points;
-    }
-    if (strcmp(e->released_from, "*") && e->released_from[0]) {
-        if (key->released[0] && strcmp(key->released, e->released_from) < 0) {
-            return -1;
-        }
-        score += 1;
-    }
-    return score;
+    const key_pair pairs[N_KEYS] = {{e->role, key->role},         {e->vendor, key->vendor},
+                                    {e->model, key->model},       {e->family, key->family},
+                                    {e->platform, key->platform}, {e->precision, key->precision},
+                                    {e->released_from, key->released}};
+    memcpy(out, pairs, sizeof pairs);
 }
 
-const apmw_overhead_entry *apmw_overhead_table_find(const apmw_overhead_table *table, const apmw_overhead_key *key)
+/* "" is a role (aggregated), but no model, platform or precision. */
+static bool is_any(const key_pair *pair, int i)
 {
-    const apmw_overhead_entry *best = NULL;
-    int best_score = -1;
+    return !strcmp(pair->want, "*") || (i > 0 && !pair->want[0]);
+}
+
+/* Whether the entry holds for the key, and which of its keys say something. */
+static bool holds(const apmw_overhead_entry *e, const apmw_overhead_key *key, unsigned *kind)
+{
+    bool any_draft = e->draft_tokens < 0, one_draft = e->draft_tokens > 0;
+    if (strcmp(e->engine, key->engine) || (any_draft && key->draft_tokens <= 0) ||
+        (one_draft && (int)e->draft_tokens != key->draft_tokens)) {
+        return false;
+    }
+    *kind = (any_draft ? 1U << N_KEYS : 0) | (one_draft ? 2U << N_KEYS : 0);
+    key_pair pairs[N_KEYS];
+    pair_keys(e, key, pairs);
+    for (int i = 0; i < N_KEYS; i++) {
+        if (is_any(&pairs[i], i)) {
+            continue;
+        }
+        bool release = i == N_KEYS - 1;
+        const char *have = pairs[i].have ? pairs[i].have : "";
+        if (release ? have[0] && strcmp(have, pairs[i].want) < 0 : strcmp(have, pairs[i].want) != 0) {
+            return false;
+        }
+        *kind |= 1U << i;
+    }
+    return true;
+}
+
+static int bits(unsigned kind)
+{
+    int n = 0;
+    for (; kind; kind &= kind - 1) {
+        n++;
+    }
+    return n;
+}
+
+/* A later release of the same kind that holds, too. */
+static bool superseded(const apmw_overhead_table *table, const apmw_overhead_key *key, const apmw_overhead_entry *e,
+                       unsigned kind)
+{
+    for (size_t j = 0; (kind & (1U << (N_KEYS - 1))) && j < table->n; j++) {
+        unsigned other;
+        if (holds(&table->entry[j], key, &other) && other == kind &&
+            strcmp(table->entry[j].released_from, e->released_from) > 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void add(const apmw_overhead_entry *e, double doublings, apmw_overhead *sum)
+{
+    sum->layer_s += e->value.layer_s + e->layer_tp_s * doublings;
+    sum->seq_s += e->value.seq_s;
+    sum->request_s += e->value.request_s;
+    sum->frontend_s_per_token += e->value.frontend_s_per_token;
+    sum->prefill_floor_layer_s += e->value.prefill_floor_layer_s;
+    sum->prefill_scale += e->value.prefill_scale;
+    sum->kernel_extra += e->value.kernel_extra;
+    sum->acceptance_ln_osl += e->value.acceptance_ln_osl;
+}
+
+/* Sums of deviations may leave what a number can mean. */
+static void bound(apmw_overhead *sum)
+{
+    sum->layer_s = fmax(sum->layer_s, 0);
+    sum->seq_s = fmax(sum->seq_s, 0);
+    sum->request_s = fmax(sum->request_s, 0);
+    sum->frontend_s_per_token = fmax(sum->frontend_s_per_token, 0);
+    sum->prefill_floor_layer_s = fmax(sum->prefill_floor_layer_s, 0);
+    sum->prefill_scale = fmax(sum->prefill_scale, 0.1);
+    sum->kernel_extra = fmax(sum->kernel_extra, -0.5);
+}
+
+size_t apmw_overhead_table_value(const apmw_overhead_table *table, const apmw_overhead_key *key, apmw_overhead *out)
+{
+    apmw_overhead sum = {.layer_s = 0}, prior;
+    apmw_overhead_prior(key->engine, key->role, &prior);
+    sum.ln_sd_time = prior.ln_sd_time; /* until an entry says better */
+    sum.ln_sd_ttft = prior.ln_sd_ttft;
+    double ln_acceptance = 0, doublings = log2(key->tp > 1 ? key->tp : 1);
+    size_t n = 0;
+    int most = -1;
+    bool accepts = false;
     for (size_t i = 0; i < table->n; i++) {
         const apmw_overhead_entry *e = &table->entry[i];
-        int score = specificity(e, key);
-        /* Of equally specific entries the latest release that is not after the build. */
-        bool later = score == best_score && best && strcmp(e->released_from, best->released_from) > 0;
-        if (score > best_score || (score >= 0 && later)) {
-            best = e;
-            best_score = score;
+        unsigned kind;
+        if (!holds(e, key, &kind) || superseded(table, key, e, kind)) {
+            continue;
+        }
+        n++;
+        add(e, doublings, &sum);
+        ln_acceptance += e->ln_acceptance;
+        accepts = accepts || e->draft_tokens > 0;
+        if (bits(kind) > most) {
+            most = bits(kind);
+            sum.ln_sd_time = isnan(e->value.ln_sd_time) ? sum.ln_sd_time : e->value.ln_sd_time;
+            sum.ln_sd_ttft = isnan(e->value.ln_sd_ttft) ? sum.ln_sd_ttft : e->value.ln_sd_ttft;
+            apmw_copy(sum.basis, sizeof sum.basis, e->value.basis);
         }
     }
-    return best;
-}
-
-void apmw_overhead_entry_value(const apmw_overhead_entry *entry, int tp, apmw_overhead *out)
-{
-    *out = entry->value;
-    out->layer_s += entry->layer_tp_s * log2(tp > 1 ? tp : 1);
+    if (n == 0) {
+        return 0;
+    }
+    bound(&sum);
+    sum.acceptance = accepts ? exp(ln_acceptance) : 0;
+    *out = sum;
+    return n;
 }
 
 /* Priors of hwmodels/ACCURACY.md: time per layer and step 20 +- 15 us (TensorRT-LLM 5), 15 us a sequence, 30 ms a request

@@ -18,17 +18,16 @@ apmw_status apmw_overhead_lookup(apmw_catalog *catalog, const apmw_serving_spec 
     st = apmw_overhead_table_load(path, &table, err);
     if (st == APMW_OK) {
         const apmw_overhead_key key = {.engine = ctx.engine,
+                                       .vendor = ctx.accelerator->vendor,
                                        .model = spec->model,
                                        .family = ctx.family,
                                        .platform = spec->platform,
                                        .precision = spec->precision,
                                        .role = spec->role,
                                        .released = spec->released,
-                                       .draft_tokens = spec->draft_tokens};
-        const apmw_overhead_entry *entry = apmw_overhead_table_find(&table, &key);
-        if (entry) {
-            apmw_overhead_entry_value(entry, ctx.layout.tp, out);
-        }
+                                       .draft_tokens = spec->draft_tokens,
+                                       .tp = ctx.layout.tp};
+        (void)apmw_overhead_table_value(&table, &key, out); /* no entry: the prior stays */
         apmw_overhead_table_free(&table);
     } else if (st == APMW_E_NOINPUT) {
         st = APMW_OK; /* nothing fitted yet */

@@ -98,12 +98,13 @@ static apmw_status read_layout(const reader *r, const char *prefix, apmw_layout 
                   {"moe_tp", &out->moe_tp}, {"moe_ep", &out->moe_ep}};
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
         char name[40];
-        int64_t value = 1;
+        bool experts = strncmp(fields[i].name, "moe_", 4) == 0; /* 0 = not stated: the composer's default */
+        int64_t value = experts ? 0 : 1;
         snprintf(name, sizeof name, "%s%s", prefix, fields[i].name);
-        apmw_status status = apmw_csv_int(r->csv, r->row, apmw_csv_col(r->csv, name), 1, &value, err);
+        apmw_status status = apmw_csv_int(r->csv, r->row, apmw_csv_col(r->csv, name), value, &value, err);
         if (status != APMW_OK)
             return status;
-        if (value < 1 || value > 4096)
+        if (value < (experts ? 0 : 1) || value > 4096)
             return apmw_error_set(err, APMW_E_DATA, "%s:%zu: %s: %lld is not between 1 and 4096", r->path, r->row + 2,
                                   name, (long long)value);
         *fields[i].value = (int)value;
@@ -365,7 +366,7 @@ void apmw_points_split(apmw_points *points)
                 single = false;
         char key[256];
         int n = snprintf(key, sizeof key, "%s|%s|%s|%s|%d|%d|%d", p->platform, p->model, p->engine, p->precision,
-                         layout->tp, layout->moe_ep, layout->attention_dp);
+                         layout->tp, layout->moe_ep > 0 ? layout->moe_ep : 1, layout->attention_dp);
         if (single && n > 0 && (size_t)n < sizeof key)
             snprintf(key + n, sizeof key - (size_t)n, "|%lld/%lld", (long long)p->isl, (long long)p->osl);
         p->judge = (apmw_hash64(key, strlen(key), 0) & 1U) != 0;

@@ -32,7 +32,7 @@ void apmw_points_formula_vars(const apmw_point *point, apmw_role role, double k,
         .osl = point->osl > 0 ? (double)point->osl : (double)NAN,
         .tp = layout->tp,
         .adp = layout->attention_dp,
-        .ep = layout->moe_ep,
+        .ep = layout->moe_ep > 0 ? layout->moe_ep : 1,
         .k = isnan(k) ? 0 : k,
     };
 }

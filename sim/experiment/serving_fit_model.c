@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Gauss-Newton with Huber weights on a tree of deviations: the posterior mode of a linear mixed model whose rows
+/* Gauss-Newton with Huber weights on crossed deviations: the posterior mode of a linear mixed model whose rows
  * predict times linearly and are compared in logarithms. */
 #include <gsl/gsl_errno.h>
 #include <gsl/gsl_linalg.h>
@@ -12,15 +12,12 @@ enum { ITERATIONS = 14 };
 static const double lowest_share = 0.3; /* of the simulated time: linear predictions never fall below */
 static const double bound_sd = 0.5;     /* units by which a total may hang over its bound, about */
 
-void apmw_fit_row_total(const fit_tree *tree, const double *x, const fit_row *row, int depth, double *total)
+void apmw_fit_row_total(const fit_tree *tree, const double *x, const fit_row *row, unsigned kinds, double *total)
 {
     memcpy(total, tree->start, FIT_PARAMS * sizeof *total);
-    for (int l = 0; l < depth; l++) {
-        if (row->path[l] < 0)
-            break;
-        for (int p = 0; p < FIT_PARAMS; p++)
+    for (int l = 0; l < FIT_PATH; l++)
+        for (int p = 0; row->path[l] >= 0 && (kinds & (1U << l)) && p < FIT_PARAMS; p++)
             total[p] += x[row->path[l] * FIT_PARAMS + p];
-    }
 }
 
 void apmw_fit_row_predict(const fit_row *row, const double *total, double predicted[2])
@@ -59,7 +56,7 @@ static apmw_status system_make(const fit_tree *tree, system_of *s, apmw_error *e
         return apmw_error_set(err, APMW_E_NOMEM, "serving fit: out of memory");
     for (int i = 0; i < tree->n_nodes; i++)
         for (int p = 0; p < FIT_PARAMS; p++)
-            s->unknown[i * FIT_PARAMS + p] = tree->sd[tree->level[i]][p] > 0 ? (int)s->n++ : -1;
+            s->unknown[i * FIT_PARAMS + p] = tree->sd[tree->kind[i]][p] > 0 ? (int)s->n++ : -1;
     if (s->n == 0)
         return apmw_error_set(err, APMW_E_INTERNAL, "serving fit: nothing to fit");
     s->h = gsl_matrix_alloc(s->n, s->n);
@@ -74,8 +71,8 @@ static void add_residual(system_of *s, const fit_row *row, const double *d, doub
     int at[FIT_PATH * FIT_PARAMS];
     double j[FIT_PATH * FIT_PARAMS];
     int n = 0;
-    for (int l = 0; l < FIT_PATH && row->path[l] >= 0; l++)
-        for (int p = 0; p < FIT_PARAMS; p++) {
+    for (int l = 0; l < FIT_PATH; l++)
+        for (int p = 0; row->path[l] >= 0 && p < FIT_PARAMS; p++) {
             int u = s->unknown[row->path[l] * FIT_PARAMS + p];
             if (u >= 0 && d[p] != 0) {
                 at[n] = u;
@@ -98,7 +95,7 @@ static void assemble(const fit_tree *tree, int fold, const double *x, system_of 
             int u = s->unknown[i * FIT_PARAMS + p];
             if (u < 0)
                 continue;
-            double sd = tree->sd[tree->level[i]][p];
+            double sd = tree->sd[tree->kind[i]][p];
             gsl_matrix_set(s->h, (size_t)u, (size_t)u, 1 / (sd * sd));
             gsl_vector_set(s->g, (size_t)u, x[i * FIT_PARAMS + p] / (sd * sd));
         }
@@ -107,7 +104,7 @@ static void assemble(const fit_tree *tree, int fold, const double *x, system_of 
         double total[FIT_PARAMS], predicted[2], d[FIT_PARAMS];
         if (row->fold == fold)
             continue;
-        apmw_fit_row_total(tree, x, row, FIT_PATH, total);
+        apmw_fit_row_total(tree, x, row, FIT_ALL_KINDS, total);
         apmw_fit_row_predict(row, total, predicted);
         for (int m = 0; m < 2; m++) {
             if (isnan(row->ln_measured[m]) || isnan(predicted[m]))
@@ -129,32 +126,33 @@ static void assemble(const fit_tree *tree, int fold, const double *x, system_of 
     }
 }
 
-/* Variance of each row's total, at the last node of its path; nodes inside get that of their own path. */
+/* Variance of the sum down to each node, by the path of the first row that has it. */
 static void variances(const fit_tree *tree, const system_of *s, double *variance)
 {
     gsl_vector *e = gsl_vector_alloc(s->n), *z = gsl_vector_alloc(s->n);
-    for (int i = 0; e && z && i < tree->n_nodes * FIT_PARAMS; i++)
+    for (int i = 0; i < tree->n_nodes * FIT_PARAMS; i++)
         variance[i] = (double)NAN;
-    for (size_t i = 0; e && z && i < tree->n_rows; i++) {
-        const fit_row *row = &tree->rows[i];
-        for (int depth = 1; depth <= FIT_PATH && row->path[depth - 1] >= 0; depth++) {
-            double *out = &variance[row->path[depth - 1] * FIT_PARAMS];
-            for (int p = 0; p < FIT_PARAMS; p++) {
-                if (!isnan(out[p]))
+    for (size_t i = 0; e && z && i < tree->n_rows; i++)
+        for (int kind = 0; kind < FIT_PATH; kind++) {
+            const fit_row *row = &tree->rows[i];
+            for (int p = 0; row->path[kind] >= 0 && p < FIT_PARAMS; p++) {
+                double *out = &variance[row->path[kind] * FIT_PARAMS + p];
+                if (!isnan(*out))
                     continue;
                 gsl_vector_set_zero(e);
-                for (int l = 0; l < depth; l++) {
-                    int u = s->unknown[row->path[l] * FIT_PARAMS + p];
+                for (int l = 0; l < FIT_PATH; l++) {
+                    int u = row->path[l] >= 0 && (tree->down_to[kind] & (1U << l))
+                                ? s->unknown[row->path[l] * FIT_PARAMS + p]
+                                : -1;
                     if (u >= 0)
                         gsl_vector_set(e, (size_t)u, 1);
                 }
                 gsl_linalg_cholesky_solve(s->h, e, z);
-                out[p] = 0;
+                *out = 0;
                 for (size_t u = 0; u < s->n; u++)
-                    out[p] += gsl_vector_get(e, u) * gsl_vector_get(z, u);
+                    *out += gsl_vector_get(e, u) * gsl_vector_get(z, u);
             }
         }
-    }
     if (e)
         gsl_vector_free(e);
     if (z)

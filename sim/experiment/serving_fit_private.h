@@ -20,11 +20,11 @@ enum {
     FIT_ACCEPT_OSL, /* % for each e-fold of output length */
     FIT_PARAMS
 };
-enum { FIT_PATH = 6, FIT_TPOT = 0, FIT_TTFT = 1 };
+enum { FIT_PATH = 7, FIT_TPOT = 0, FIT_TTFT = 1 };
 
 typedef struct fit_row {
     size_t point;
-    int path[FIT_PATH];           /* node numbers in the tree, root first */
+    int path[FIT_PATH];           /* node of each kind, -1 = none */
     double at[FIT_PARAMS];        /* where it was simulated */
     double simulated[2];          /* TPOT, TTFT, ms; NaN = could not be */
     double slope[2][FIT_PARAMS];  /* of the same, by unit */
@@ -37,18 +37,20 @@ typedef struct fit_tree {
     fit_row *rows;
     size_t n_rows;
     int n_nodes;
-    const int *level;             /* of each node; 0 = root */
+    const int *kind;              /* of each node */
     const double *start;          /* FIT_PARAMS: prior means, or zero deviations */
-    double sd[FIT_PATH][FIT_PARAMS]; /* of a deviation, by level; 0 = the number is fixed there */
+    double sd[FIT_PATH][FIT_PARAMS]; /* of a deviation, by kind; 0 = none */
+    const unsigned *down_to;      /* [FIT_PATH]: kinds that a sum down to a kind is made of */
     double lower[FIT_PARAMS], upper[FIT_PARAMS]; /* of a row's total; soft */
     double row_sd[2], huber;
 } fit_tree;
 
 /* Mode of all deviations: x[n_nodes * FIT_PARAMS]. With fold >= 0 rows of that fold are left out. variance (may be NULL,
- * same size) gets the diagonal of the inverse curvature of each row's total at its last node. */
+ * same size) gets the diagonal of the inverse curvature of the sums down to each node. */
 apmw_status apmw_fit_tree_solve(const fit_tree *tree, int fold, double *x, double *variance, apmw_error *err);
-/* A row's total and its linear predictions of both times. */
-void apmw_fit_row_total(const fit_tree *tree, const double *x, const fit_row *row, int depth, double *total);
+/* The sum of a row's nodes of some kinds (bits), and its linear predictions of both times. */
+void apmw_fit_row_total(const fit_tree *tree, const double *x, const fit_row *row, unsigned kinds, double *total);
 void apmw_fit_row_predict(const fit_row *row, const double *total, double predicted[2]);
+enum { FIT_ALL_KINDS = (1 << FIT_PATH) - 1 };
 
 #endif

@@ -4,61 +4,50 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "apmw/json.h"
 #include "apmw/text.h"
 #include "serving_fit_tree.h"
 
-/* Family of a platform, as the composition's rules have it; "" when they do not know it. */
-static apmw_status family_of(const apmw_json_cur *families, const char *platform, char *out, size_t size,
-                             apmw_error *err)
-{
-    out[0] = '\0';
-    for (int i = 0; i < apmw_json_length(families); i++) {
-        apmw_json_cur list, item;
-        const char *name, *id;
-        apmw_status status = apmw_json_member(families, i, &name, &list, err);
-        for (int j = 0; status == APMW_OK && j < apmw_json_length(&list); j++) {
-            status = apmw_json_at(&list, j, &item, err);
-            if (status == APMW_OK)
-                status = apmw_json_as_string(&item, &id, err);
-            if (status == APMW_OK && strcmp(id, platform) == 0)
-                apmw_copy(out, size, name);
-        }
-        if (status != APMW_OK)
-            return status;
-    }
-    return APMW_OK;
-}
+const unsigned apmw_serving_down_to[SERVING_KINDS] = {
+    [SERVING_ENGINE] = 1U << SERVING_ENGINE,
+    [SERVING_MODEL] = 1U << SERVING_ENGINE | 1U << SERVING_MODEL,
+    [SERVING_MODEL_PRECISION] = 1U << SERVING_ENGINE | 1U << SERVING_MODEL | 1U << SERVING_MODEL_PRECISION,
+    [SERVING_PLATFORM] = 1U << SERVING_ENGINE | 1U << SERVING_PLATFORM,
+    [SERVING_MODEL_PLATFORM] =
+        1U << SERVING_ENGINE | 1U << SERVING_MODEL | 1U << SERVING_PLATFORM | 1U << SERVING_MODEL_PLATFORM,
+    [SERVING_MODEL_MONTH] = 1U << SERVING_ENGINE | 1U << SERVING_MODEL | 1U << SERVING_MODEL_MONTH,
+    [SERVING_LEAF] = FIT_ALL_KINDS,
+};
 
-static void cut(const serving_label *full, int level, serving_label *out)
+/* The label of one kind of node of a row. Returns false when the row has none (no day: no month). */
+static bool cut(const serving_label *full, int kind, serving_label *out)
 {
-    *out = (serving_label){.disagg = full->disagg, .level = level};
+    bool model = kind != SERVING_ENGINE && kind != SERVING_PLATFORM;
+    *out = (serving_label){.disagg = full->disagg, .kind = kind};
     memcpy(out->engine, full->engine, sizeof out->engine);
     memcpy(out->vendor, full->vendor, sizeof out->vendor);
-    if (level >= 1) {
+    if (full->draft_tokens != 0)
+        out->draft_tokens = model ? full->draft_tokens : -1;
+    if (model)
         memcpy(out->model, full->model, sizeof out->model);
-        out->draft_tokens = full->draft_tokens;
-    }
-    if (level >= 2)
-        memcpy(out->family, full->family, sizeof out->family);
-    if (level >= 3)
-        memcpy(out->platform, full->platform, sizeof out->platform);
-    if (level >= 4)
+    if (kind == SERVING_MODEL_PRECISION || kind == SERVING_LEAF)
         memcpy(out->precision, full->precision, sizeof out->precision);
-    if (level >= 5)
+    if (kind == SERVING_PLATFORM || kind == SERVING_MODEL_PLATFORM || kind == SERVING_LEAF)
+        memcpy(out->platform, full->platform, sizeof out->platform);
+    if (kind == SERVING_MODEL_MONTH || kind == SERVING_LEAF)
         memcpy(out->month, full->month, sizeof out->month);
+    return (kind != SERVING_MODEL_MONTH && kind != SERVING_LEAF) || full->month[0] != '\0';
 }
 
 static bool same_label(const serving_label *a, const serving_label *b)
 {
-    return a->level == b->level && a->disagg == b->disagg && a->draft_tokens == b->draft_tokens &&
+    return a->kind == b->kind && a->disagg == b->disagg && a->draft_tokens == b->draft_tokens &&
            strcmp(a->engine, b->engine) == 0 && strcmp(a->vendor, b->vendor) == 0 && strcmp(a->model, b->model) == 0 &&
-           strcmp(a->family, b->family) == 0 && strcmp(a->platform, b->platform) == 0 &&
+           strcmp(a->platform, b->platform) == 0 &&
            strcmp(a->precision, b->precision) == 0 && strcmp(a->month, b->month) == 0;
 }
 
 static apmw_status label_of(const apmw_catalog *catalog, const apmw_predictor *predictor, const apmw_points *points,
-                            size_t i, const apmw_json_cur *families, serving_label *out, apmw_error *err)
+                            size_t i, serving_label *out, apmw_error *err)
 {
     const apmw_point *p = &points->items[i];
     const apmw_accelerator_spec *accelerator;
@@ -76,8 +65,7 @@ static apmw_status label_of(const apmw_catalog *catalog, const apmw_predictor *p
     (void)apmw_copy(out->month, sizeof out->month, p->measured); /* yyyy-mm of yyyy-mm-dd */
     out->draft_tokens = p->speculative && settings ? (int)settings->draft_tokens : 0;
     out->disagg = p->disagg;
-    out->level = p->measured[0] ? 5 : 4;
-    return family_of(families, p->platform, out->family, sizeof out->family, err);
+    return APMW_OK;
 }
 
 static bool same_cell(const apmw_point *a, const apmw_point *b)
@@ -128,7 +116,7 @@ static int node_of(serving_tree *tree, const serving_label *label)
         if (same_label(&tree->label[i], label))
             return i;
     tree->label[tree->n_nodes] = *label;
-    tree->level[tree->n_nodes] = label->level;
+    tree->kind[tree->n_nodes] = label->kind;
     return tree->n_nodes++;
 }
 
@@ -153,33 +141,39 @@ static apmw_status add_tree(serving_stage *stage, const apmw_points *points, con
 {
     serving_tree *tree = &stage->trees[stage->n_trees];
     serving_label wanted;
-    cut(&labels[root], 0, &wanted);
+    (void)cut(&labels[root], SERVING_ENGINE, &wanted);
     tree->first = stage->n_rows;
-    tree->level = calloc(n_rows * FIT_PATH, sizeof *tree->level);
+    tree->kind = calloc(n_rows * FIT_PATH, sizeof *tree->kind);
     tree->label = calloc(n_rows * FIT_PATH, sizeof *tree->label);
-    if (!tree->level || !tree->label)
+    if (!tree->kind || !tree->label)
         return apmw_error_set(err, APMW_E_NOMEM, "serving fit: out of memory");
     stage->n_trees++;
     for (size_t i = 0; i < n_rows; i++) {
         serving_label own;
         const apmw_point *p = &points->items[rows[i]];
-        cut(&labels[i], 0, &own);
+        (void)cut(&labels[i], SERVING_ENGINE, &own);
         if (!same_label(&own, &wanted))
             continue;
         fit_row *row = &stage->rows[stage->n_rows++];
         row->point = rows[i];
-        for (int l = 0; l < FIT_PATH; l++) {
-            cut(&labels[i], l, &own);
-            row->path[l] = l <= labels[i].level ? node_of(tree, &own) : -1;
-        }
+        for (int kind = 0; kind < SERVING_KINDS; kind++)
+            row->path[kind] = cut(&labels[i], kind, &own) ? node_of(tree, &own) : -1;
         row->ln_measured[FIT_TPOT] = p->tpot_ms > 0 ? log(p->tpot_ms) : (double)NAN;
+        /* Means of AMD runs hold a stall of about 10 s in the first burst (+ 1 s at every load, medians of the same layouts
+         * do not): compilation in the measured run, not serving. */
+        bool stalled = strcmp(labels[i].vendor, "amd") == 0 && !p->median;
         row->ln_measured[FIT_TTFT] =
-            p->ttft_ms > 0 && p->ttft_ms <= options->ttft_limit_ms ? log(p->ttft_ms) : (double)NAN;
+            p->ttft_ms > 0 && p->ttft_ms <= options->ttft_limit_ms && !stalled ? log(p->ttft_ms) : (double)NAN;
         row->fold = fold_of(points, keep, rows[i]);
         row->weight = weight_of(points, keep, rows[i]);
         tree->n_rows++;
     }
     start_of(stage, &wanted, tree->start);
+    /* No collectives and no attention of AMD parts are measured, and releases of 2025 took up to 400 us a layer:
+     * composition.md 10. */
+    tree->wider = strcmp(wanted.vendor, "amd") == 0 ? 1.5 : 1;
+    if (!stage->speculative && strcmp(wanted.vendor, "amd") == 0)
+        tree->start[FIT_LAYER] = 80;
     size_t n = (size_t)tree->n_nodes * FIT_PARAMS;
     tree->x = calloc(n, sizeof *tree->x);
     tree->variance = calloc(n, sizeof *tree->variance);
@@ -195,8 +189,6 @@ apmw_status apmw_serving_stage_build(const apmw_catalog *catalog, const apmw_pre
                                 const bool *keep, const apmw_serving_fit_options *options, serving_stage *out,
                                 apmw_error *err)
 {
-    char path[4096];
-    apmw_json *doc = NULL;
     size_t n = points->n + 1, n_rows = 0;
     size_t *rows = calloc(n, sizeof *rows);
     serving_label *labels = calloc(n, sizeof *labels);
@@ -207,27 +199,19 @@ apmw_status apmw_serving_stage_build(const apmw_catalog *catalog, const apmw_pre
     apmw_status status = APMW_OK;
     if (!rows || !labels || !out->rows || !out->trees || !out->residual || !out->left_out)
         status = apmw_error_set(err, APMW_E_NOMEM, "serving fit: out of memory");
-    snprintf(path, sizeof path, "%s/hwmodels/rules/rows.json", apmw_catalog_dir(catalog));
-    apmw_json_cur root, families;
-    if (status == APMW_OK)
-        status = apmw_json_load(path, &doc, err);
-    if (status == APMW_OK) {
-        root = apmw_json_root(doc);
-        status = apmw_json_child(&root, "families", &families, err);
-    }
     for (size_t i = 0; status == APMW_OK && i < points->n; i++)
         if (keep[i] && points->items[i].speculative == out->speculative &&
             apmw_predictor_spec(predictor, i, points->items[i].disagg ? APMW_ROLE_DECODE : APMW_ROLE_ENGINE)) {
             apmw_error why = {.status = APMW_OK};
-            if (label_of(catalog, predictor, points, i, &families, &labels[n_rows], &why) == APMW_OK)
+            if (label_of(catalog, predictor, points, i, &labels[n_rows], &why) == APMW_OK)
                 rows[n_rows++] = i; /* an unknown platform has no row that could be simulated */
         }
     for (size_t i = 0; status == APMW_OK && i < n_rows; i++) {
         bool seen = false;
         serving_label own, other;
-        cut(&labels[i], 0, &own);
+        (void)cut(&labels[i], SERVING_ENGINE, &own);
         for (size_t j = 0; !seen && j < i; j++) {
-            cut(&labels[j], 0, &other);
+            (void)cut(&labels[j], SERVING_ENGINE, &other);
             seen = same_label(&own, &other);
         }
         if (!seen)
@@ -235,7 +219,6 @@ apmw_status apmw_serving_stage_build(const apmw_catalog *catalog, const apmw_pre
     }
     for (size_t i = 0; out->residual && out->left_out && i < n; i++)
         out->residual[i][0] = out->residual[i][1] = out->left_out[i][0] = out->left_out[i][1] = (double)NAN;
-    apmw_json_free(doc);
     free(rows);
     free(labels);
     return status;
@@ -244,7 +227,7 @@ apmw_status apmw_serving_stage_build(const apmw_catalog *catalog, const apmw_pre
 void apmw_serving_stage_free(serving_stage *stage, size_t n_points)
 {
     for (size_t t = 0; stage->trees && t < stage->n_trees; t++) {
-        free(stage->trees[t].level);
+        free(stage->trees[t].kind);
         free(stage->trees[t].label);
         free(stage->trees[t].x);
         free(stage->trees[t].variance);
@@ -263,46 +246,35 @@ void apmw_serving_stage_free(serving_stage *stage, size_t n_points)
 void apmw_serving_residuals(const fit_tree *tree, const double *x, const fit_row *row, double out[2])
 {
     double total[FIT_PARAMS], predicted[2];
-    apmw_fit_row_total(tree, x, row, FIT_PATH, total);
+    apmw_fit_row_total(tree, x, row, FIT_ALL_KINDS, total);
     apmw_fit_row_predict(row, total, predicted);
     for (int m = 0; m < 2; m++)
         out[m] = log(predicted[m]) - row->ln_measured[m];
 }
 
-apmw_status apmw_serving_bases(const apmw_catalog *catalog, const apmw_predictor *predictor, const apmw_points *points,
-                          const apmw_overhead_table *table, serving_stage *stage, apmw_error *err)
+apmw_status apmw_serving_bases(const apmw_points *points, const apmw_overhead_table *table, serving_stage *stage,
+                               apmw_error *err)
 {
-    (void)catalog;
     stage->base = calloc(points->n + 1, sizeof *stage->base);
     if (!stage->base)
         return apmw_error_set(err, APMW_E_NOMEM, "serving fit: out of memory");
-    for (size_t t = 0; t < stage->n_trees; t++) {
-        const serving_tree *tree = &stage->trees[t];
-        for (size_t i = 0; i < tree->n_rows; i++) {
-            const fit_row *row = &stage->rows[tree->first + i];
+    for (size_t t = 0; t < stage->n_trees; t++)
+        for (size_t i = 0; i < stage->trees[t].n_rows; i++) {
+            const fit_row *row = &stage->rows[stage->trees[t].first + i];
+            const serving_label *root = &stage->trees[t].label[row->path[SERVING_ENGINE]];
             const apmw_point *p = &points->items[row->point];
-            const serving_label *label = &tree->label[row->path[0]];
-            char family[16] = "";
-            for (int l = 0; l < FIT_PATH && row->path[l] >= 0; l++)
-                if (tree->label[row->path[l]].family[0])
-                    apmw_copy(family, sizeof family, tree->label[row->path[l]].family);
             apmw_overhead *base = calloc(2, sizeof *base);
             if (!base)
                 return apmw_error_set(err, APMW_E_NOMEM, "serving fit: out of memory");
             stage->base[row->point] = base;
             for (int r = 0; r < (p->disagg ? 2 : 1); r++) {
                 const char *role = !p->disagg ? "" : r == 0 ? "prefill" : "decode";
-                const apmw_overhead_key key = {.engine = label->engine, .model = p->model, .family = family,
-                                               .platform = p->platform, .precision = p->precision, .role = role,
-                                               .released = p->measured};
-                const apmw_overhead_entry *entry = apmw_overhead_table_find(table, &key);
-                if (entry)
-                    apmw_overhead_entry_value(entry, p->layout[r].tp, &base[r]);
-                else
-                    apmw_overhead_prior(label->engine, role, &base[r]);
+                const apmw_overhead_key key = {.engine = root->engine, .vendor = root->vendor, .model = p->model,
+                                               .family = "", .platform = p->platform, .precision = p->precision,
+                                               .role = role, .released = p->measured, .tp = p->layout[r].tp};
+                if (apmw_overhead_table_value(table, &key, &base[r]) == 0)
+                    apmw_overhead_prior(root->engine, role, &base[r]);
             }
         }
-    }
-    (void)predictor;
     return APMW_OK;
 }

@@ -7,21 +7,37 @@
 
 enum { SERVING_FOLDS = 5 };
 
-/* What a node stands for; "" and 0 = any. */
+/* Kinds of nodes. Times cross: a platform, a precision and a month of releases shift all their rows alike. */
+enum {
+    SERVING_ENGINE, /* and vendor, and whether disaggregated: the root of a tree */
+    SERVING_MODEL,
+    SERVING_MODEL_PRECISION,
+    SERVING_PLATFORM,
+    SERVING_MODEL_PLATFORM,
+    SERVING_MODEL_MONTH,
+    SERVING_LEAF, /* model, platform, precision, month */
+    SERVING_KINDS
+};
+_Static_assert((int)SERVING_KINDS == (int)FIT_PATH, "a path has one node of each kind");
+/* Kinds that what is known at a kind sums to. */
+extern const unsigned apmw_serving_down_to[SERVING_KINDS];
+
+/* What a node stands for; "" = any. draft_tokens 0 = any, -1 = speculative of any length. */
 typedef struct serving_label {
-    char engine[16], vendor[16], model[32], family[16], platform[24], precision[8], month[8];
+    char engine[16], vendor[16], model[32], platform[24], precision[8], month[8];
     int draft_tokens;
     bool disagg;
-    int level;
+    int kind;
 } serving_label;
 
 typedef struct serving_tree {
     size_t first, n_rows; /* of the stage's rows */
     int n_nodes;
-    int *level;
+    int *kind;
     serving_label *label;
     double *x, *variance, *scratch;
     double start[FIT_PARAMS];
+    double wider;         /* on the sds of this tree's deviations */
 } serving_tree;
 
 typedef struct serving_stage {
@@ -39,11 +55,10 @@ apmw_status apmw_serving_stage_build(const apmw_catalog *catalog, const apmw_pre
                                 apmw_error *err);
 void apmw_serving_stage_free(serving_stage *stage, size_t n_points);
 /* Plain overheads of the points of the speculative stage. */
-apmw_status apmw_serving_bases(const apmw_catalog *catalog, const apmw_predictor *predictor, const apmw_points *points,
-                          const apmw_overhead_table *table, serving_stage *stage, apmw_error *err);
-/* Appends an entry for each node of each tree. plain: the stage whose entries a speculative one builds on. */
-apmw_status apmw_serving_export(const apmw_catalog *catalog, const apmw_points *points, const serving_stage *stage,
-                           const serving_stage *plain, apmw_overhead_table *table, apmw_error *err);
+apmw_status apmw_serving_bases(const apmw_points *points, const apmw_overhead_table *table, serving_stage *stage,
+                               apmw_error *err);
+/* Appends an entry for each node of each tree. */
+apmw_status apmw_serving_export(const serving_stage *stage, apmw_overhead_table *table, apmw_error *err);
 void apmw_serving_residuals(const fit_tree *tree, const double *x, const fit_row *row, double out[2]);
 void apmw_serving_report(const apmw_points *points, const serving_stage *stages, int n_stages, apmw_buf *report);
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Table of fitted engine overheads (hwmodels/engines.h5, schema apmw.engines/1): one entry per engine x model x
- * platform family x release, "*" = any. Written by the serving fit, read by apmw_overhead_lookup. */
+/* Table of fitted engine overheads (hwmodels/engines.h5, schema apmw.engines/2). An overhead is a SUM: the engine's own
+ * entry, plus deviations of the model, of the model's precision, of the platform, of the model on the platform, of the month of
+ * the build. So a model or a platform that no serving point covers still gets what is known of its engine, its platform and its
+ * precision. "*" = any. Written by the serving fit, read by apmw_overhead_lookup. */
 #ifndef APMW_OVERHEAD_H
 #define APMW_OVERHEAD_H
 #include <stddef.h>
@@ -9,16 +11,18 @@
 
 typedef struct apmw_overhead_entry {
     char engine[16];
+    char vendor[16];        /* nvidia, amd or "*": software of one vendor says nothing of another's */
     char model[32];         /* or "*" */
     char family[16];        /* hopper, blackwell, cdna3, cdna4, or "*" */
     char platform[24];      /* or "*" */
     char precision[8];      /* or "*" */
     char role[12];          /* "" aggregated, "prefill", "decode", or "*" */
-    double draft_tokens;    /* 0 = any; else only speculative decoding of that length */
-    char released_from[12]; /* yyyy-mm-dd or "*": holds for builds of that day and later */
-    apmw_overhead value;    /* layer_s at TP 1 */
+    char released_from[12]; /* yyyy-mm-dd or "*": holds from then to the next entry of the same other keys */
+    double draft_tokens;    /* 0 = any; k > 0: only speculative decoding of that length; -1: of any length */
+    apmw_overhead value;    /* addends; layer_s at TP 1 */
     double layer_tp_s;      /* on layer_s for each doubling of TP: launches and rendezvous of more ranks */
-    double sd_layer_s, sd_seq_s, sd_request_s; /* standard errors of the fit; NaN = not fitted */
+    double ln_acceptance;   /* addend to ln(tokens a speculative step) at 1,024 output tokens */
+    double sd_layer_s, sd_seq_s, sd_request_s; /* standard errors of what entries down to this one sum to; NaN = not fitted */
 } apmw_overhead_entry;
 
 typedef struct apmw_overhead_table {
@@ -32,16 +36,15 @@ apmw_status apmw_overhead_table_save(const apmw_overhead_table *table, const cha
 /* APMW_E_NOINPUT when there is no file. The caller frees. */
 apmw_status apmw_overhead_table_load(const char *path, apmw_overhead_table *out, apmw_error *err);
 void apmw_overhead_table_free(apmw_overhead_table *table);
-/* What an entry is looked up by. "" of released = newest; "" of platform or precision = not known. */
+/* What entries are looked up by. "" of released = newest; "" of another = not known. */
 typedef struct apmw_overhead_key {
-    const char *engine, *model, *family, *platform, *precision, *role, *released;
+    const char *engine, *vendor, *model, *family, *platform, *precision, *role, *released;
     int draft_tokens;
+    int tp;
 } apmw_overhead_key;
-/* The most specific entry (draft length, role, then model, platform, family, precision, then the latest release that is not after
- * `released`), or NULL. */
-const apmw_overhead_entry *apmw_overhead_table_find(const apmw_overhead_table *table, const apmw_overhead_key *key);
-/* The entry's value for an engine of this tensor-parallel width. */
-void apmw_overhead_entry_value(const apmw_overhead_entry *entry, int tp, apmw_overhead *out);
+/* Sums the entries that hold, of each kind the latest release that is not after the key's, and bounds the sum below.
+ * Spreads and basis are those of the most specific one. Returns the number of entries; 0 leaves *out as it is. */
+size_t apmw_overhead_table_value(const apmw_overhead_table *table, const apmw_overhead_key *key, apmw_overhead *out);
 /* The stated prior of an engine without any entry. */
 void apmw_overhead_prior(const char *engine, const char *role, apmw_overhead *out);
 

@@ -199,43 +199,67 @@ static void impossible_combinations_say_why(void **state)
     assert_int_equal(apmw_compose(catalog, &typo, NULL, &cost, NULL, &err), APMW_E_USAGE);
 }
 
-static void overhead_table_round_trip_and_choice(void **state)
+static void overhead_table_round_trip_and_sums(void **state)
 {
     (void)state;
     apmw_overhead_entry entries[] = {
-        {.engine = "vllm", .model = "*", .family = "*", .role = "*", .released_from = "*", .value.layer_s = 1},
-        {.engine = "vllm", .model = "llama-3.1-70b", .family = "*", .role = "", .released_from = "*", .value.layer_s = 2},
-        {.engine = "vllm", .model = "llama-3.1-70b", .family = "*", .role = "", .released_from = "2026-02-01", .value.layer_s = 3},
-        {.engine = "vllm", .model = "*", .family = "*", .role = "decode", .released_from = "*", .value.layer_s = 4,
-         .value.basis = "decode workers", .sd_layer_s = NAN}};
-    apmw_overhead_table table = {.entry = entries, .n = 4, .provenance = "test"}, back;
+        {.engine = "vllm", .model = "*", .role = "", .released_from = "*", .value = {.layer_s = 1, .prefill_scale = 1}},
+        {.engine = "vllm", .vendor = "nvidia", .model = "llama-3.1-70b", .role = "", .released_from = "*", .value.layer_s = 2,
+         .layer_tp_s = 0.25, .value.basis = "llama"},
+        {.engine = "vllm", .model = "llama-3.1-70b", .role = "", .released_from = "2026-02-01", .value.layer_s = 10},
+        {.engine = "vllm", .model = "llama-3.1-70b", .role = "", .released_from = "2026-04-01", .value.layer_s = 20},
+        {.engine = "vllm", .model = "*", .platform = "h200", .role = "", .released_from = "*", .value.layer_s = -0.5},
+        {.engine = "vllm", .model = "*", .role = "decode", .released_from = "*", .value.layer_s = 4,
+         .value.basis = "decode workers", .sd_layer_s = NAN},
+        {.engine = "vllm", .model = "llama-3.1-70b", .role = "", .released_from = "*", .draft_tokens = 3, .value.seq_s = 7,
+         .ln_acceptance = 0.75},
+        {.engine = "vllm", .model = "*", .role = "", .released_from = "*", .draft_tokens = -1, .value.seq_s = 1,
+         .ln_acceptance = 0.25}};
+    apmw_overhead_table table = {.entry = entries, .n = 8, .provenance = "test"}, back;
     char path[64];
     snprintf(path, sizeof path, "/tmp/apmw_engines_%d.h5", (int)getpid());
     assert_int_equal(apmw_overhead_table_save(&table, path, NULL), APMW_OK);
     assert_int_equal(apmw_overhead_table_load(path, &back, NULL), APMW_OK);
     remove(path);
-    assert_int_equal(back.n, 4);
+    assert_int_equal(back.n, 8);
     assert_string_equal(back.provenance, "test");
-    assert_string_equal(back.entry[3].value.basis, "decode workers");
-    assert_true(isnan(back.entry[3].sd_layer_s));
+    assert_string_equal(back.entry[5].value.basis, "decode workers");
+    assert_true(isnan(back.entry[5].sd_layer_s));
     const struct {
-        const char *engine, *model, *role, *released;
+        const char *vendor, *model, *platform, *role, *released;
+        int tp;
+        size_t entries;
         double want;
-    } cases[] = {{"vllm", "glm-5", "", "", 1},
-                 {"vllm", "llama-3.1-70b", "", "2026-01-01", 2},
-                 {"vllm", "llama-3.1-70b", "", "2026-03-01", 3},
-                 {"vllm", "llama-3.1-70b", "", "", 3},
-                 {"vllm", "llama-3.1-70b", "decode", "", 4}};
-    for (size_t i = 0; i < 5; i++) {
-        const apmw_overhead_key key = {.engine = cases[i].engine, .model = cases[i].model, .family = "hopper", .platform = "h200",
-                                       .precision = "fp8", .role = cases[i].role, .released = cases[i].released};
-        const apmw_overhead_entry *e = apmw_overhead_table_find(&back, &key);
-        assert_non_null(e);
-        assert_true(e->value.layer_s == cases[i].want);
+    } cases[] = {{"nvidia", "glm-5", "b200", "", "", 4, 1, 1},
+                 {"nvidia", "glm-5", "h200", "", "", 4, 2, 0.5},
+                 {"nvidia", "llama-3.1-70b", "b200", "", "2026-01-01", 1, 2, 3},
+                 {"nvidia", "llama-3.1-70b", "b200", "", "2026-01-01", 4, 2, 3.5}, /* two doublings */
+                 {"nvidia", "llama-3.1-70b", "b200", "", "2026-03-01", 1, 3, 13}, /* the latest release not after it */
+                 {"nvidia", "llama-3.1-70b", "b200", "", "", 1, 3, 23},
+                 {"amd", "llama-3.1-70b", "mi355x", "", "2026-01-01", 1, 1, 1},
+                 {"nvidia", "llama-3.1-70b", "h200", "decode", "", 1, 1, 4}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        apmw_overhead value = {.layer_s = -1};
+        const apmw_overhead_key key = {.engine = "vllm", .vendor = cases[i].vendor, .model = cases[i].model, .family = "x",
+                                       .platform = cases[i].platform, .precision = "fp8", .role = cases[i].role,
+                                       .released = cases[i].released, .tp = cases[i].tp};
+        assert_int_equal(apmw_overhead_table_value(&back, &key, &value), cases[i].entries);
+        assert_true(value.layer_s == cases[i].want);
+        assert_true(value.acceptance == 0);
     }
-    const apmw_overhead_key other = {.engine = "atom", .model = "glm-5", .family = "cdna4", .platform = "mi355x",
-                                     .precision = "fp4", .role = "", .released = ""};
-    assert_null(apmw_overhead_table_find(&back, &other));
+    apmw_overhead value = {.layer_s = -1};
+    apmw_overhead_key drafts = {.engine = "vllm", .vendor = "nvidia", .model = "llama-3.1-70b", .family = "", .platform = "b200",
+                                .precision = "fp8", .role = "", .released = "2026-01-01", .draft_tokens = 3, .tp = 1};
+    assert_int_equal(apmw_overhead_table_value(&back, &drafts, &value), 4);
+    assert_true(value.seq_s == 8 && fabs(value.acceptance - exp(1)) < 1e-12);
+    drafts.draft_tokens = 2; /* of any length, but no acceptance is known */
+    assert_int_equal(apmw_overhead_table_value(&back, &drafts, &value), 3);
+    assert_true(value.seq_s == 1 && value.acceptance == 0);
+    const apmw_overhead_key other = {.engine = "atom", .vendor = "amd", .model = "glm-5", .family = "cdna4",
+                                     .platform = "mi355x", .precision = "fp4", .role = "", .released = ""};
+    value.layer_s = -1;
+    assert_int_equal(apmw_overhead_table_value(&back, &other, &value), 0);
+    assert_true(value.layer_s == -1);
     apmw_overhead_table_free(&back);
     apmw_overhead prior;
     apmw_overhead_prior("trtllm", "", &prior);
@@ -250,6 +274,6 @@ int main(void)
                                        cmocka_unit_test(extrapolation_stays_physical),
                                        cmocka_unit_test(report_names_every_row),
                                        cmocka_unit_test(impossible_combinations_say_why),
-                                       cmocka_unit_test(overhead_table_round_trip_and_choice)};
+                                       cmocka_unit_test(overhead_table_round_trip_and_sums)};
     return cmocka_run_group_tests(tests, open_catalog, close_catalog);
 }

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* The mixed model of the serving fit on rows made from known numbers: it finds them, is not moved by one wild row, keeps a
+ * node without evidence at its parent, and shares what a platform or a precision does. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <cmocka.h>
+#include "../../../sim/experiment/serving_fit_tree.h"
+#include "apmw/rng.h"
+
+/* 2 models x 2 platforms x 12 loads. Nodes: 0 root, 1-2 models, 3-4 platforms, 5-8 models on platforms. */
+enum { MODELS = 2, PLATFORMS = 2, LOADS = 12, ROWS = MODELS * PLATFORMS * LOADS, NODES = 9 };
+
+typedef struct scene {
+    fit_tree tree;
+    fit_row rows[ROWS];
+    int kind[NODES];
+    double start[FIT_PARAMS], x[NODES * FIT_PARAMS], variance[NODES * FIT_PARAMS];
+} scene;
+
+/* Truth: 20 us a layer, +10 for model 1, +5 on platform 1; 15 us a sequence. `slow` multiplies the times of one cell. */
+static void make(scene *s, double slow)
+{
+    memset(s, 0, sizeof *s);
+    apmw_rng rng = apmw_rng_make(3, "serving fit", 0, 0);
+    const int kinds[NODES] = {SERVING_ENGINE, SERVING_MODEL, SERVING_MODEL, SERVING_PLATFORM, SERVING_PLATFORM,
+                              SERVING_MODEL_PLATFORM, SERVING_MODEL_PLATFORM, SERVING_MODEL_PLATFORM, SERVING_MODEL_PLATFORM};
+    memcpy(s->kind, kinds, sizeof kinds);
+    for (int i = 0; i < ROWS; i++) {
+        int model = i / LOADS % MODELS, platform = i / LOADS / MODELS;
+        fit_row *row = &s->rows[i];
+        double batch = exp2(1 + i % LOADS * 0.5), layers = model == 0 ? 60 : 36;
+        double kernel_ms = 2 + 6 * apmw_rng_uniform(&rng);
+        for (int k = 0; k < FIT_PATH; k++)
+            row->path[k] = -1;
+        row->path[SERVING_ENGINE] = 0;
+        row->path[SERVING_MODEL] = 1 + model;
+        row->path[SERVING_PLATFORM] = 3 + platform;
+        row->path[SERVING_MODEL_PLATFORM] = 5 + 2 * platform + model;
+        row->weight = 1;
+        row->fold = i % SERVING_FOLDS;
+        row->slope[FIT_TPOT][FIT_LAYER] = 1e-3 * layers;
+        row->slope[FIT_TPOT][FIT_SEQ] = 1e-3 * batch;
+        row->simulated[FIT_TPOT] = kernel_ms; /* at zero overhead */
+        double us = 20 + 10 * model + 5 * platform;
+        double tpot = kernel_ms + 1e-3 * layers * us + 1e-3 * batch * 15;
+        row->ln_measured[FIT_TPOT] = log(tpot * (model == 1 && platform == 1 ? slow : 1));
+        row->simulated[FIT_TTFT] = row->ln_measured[FIT_TTFT] = (double)NAN;
+    }
+    s->tree = (fit_tree){.rows = s->rows, .n_rows = ROWS, .n_nodes = NODES, .kind = s->kind, .start = s->start,
+                         .down_to = apmw_serving_down_to, .row_sd = {0.01, 0.1}, .huber = 1.5};
+    for (int p = 0; p < FIT_PARAMS; p++) {
+        s->tree.lower[p] = -1e9;
+        s->tree.upper[p] = 1e9;
+    }
+    for (int k = 0; k < FIT_PATH; k++) {
+        s->tree.sd[k][FIT_LAYER] = k == SERVING_ENGINE ? 1000 : k == SERVING_MODEL_PLATFORM ? 3 : 20;
+        s->tree.sd[k][FIT_SEQ] = k == SERVING_ENGINE ? 1000 : 0; /* one number for all */
+    }
+}
+
+static void solve(scene *s, int fold)
+{
+    apmw_error err = {0};
+    if (apmw_fit_tree_solve(&s->tree, fold, s->x, s->variance, &err) != APMW_OK)
+        fail_msg("%s", err.message);
+}
+
+static double total(const scene *s, int row, unsigned kinds, int number)
+{
+    double out[FIT_PARAMS];
+    apmw_fit_row_total(&s->tree, s->x, &s->rows[row], kinds, out);
+    return out[number];
+}
+
+static void near(double a, double b, double tolerance)
+{
+    if (!(fabs(a - b) <= tolerance))
+        fail_msg("%.6g is not %.6g", a, b);
+}
+
+static void finds_the_numbers(void **state)
+{
+    (void)state;
+    static scene s;
+    make(&s, 1);
+    solve(&s, -1);
+    for (int i = 0; i < ROWS; i += LOADS) {
+        int model = i / LOADS % MODELS, platform = i / LOADS / MODELS;
+        near(total(&s, i, FIT_ALL_KINDS, FIT_LAYER), 20 + 10 * model + 5 * platform, 0.3);
+        near(total(&s, i, FIT_ALL_KINDS, FIT_SEQ), 15, 0.3);
+    }
+    /* The platform's share is the platform's, not the cells'. */
+    near(s.x[4 * FIT_PARAMS + FIT_LAYER] - s.x[3 * FIT_PARAMS + FIT_LAYER], 5, 2);
+    for (int i = 0; i < NODES; i++)
+        assert_true(s.variance[i * FIT_PARAMS + FIT_LAYER] > 0);
+}
+
+/* A model that was never seen on platform 1 gets what its model and that platform do elsewhere. */
+static void carries_over_to_a_cell_left_out(void **state)
+{
+    (void)state;
+    static scene s;
+    make(&s, 1);
+    for (int i = 0; i < ROWS; i++)
+        s.rows[i].fold = s.rows[i].path[SERVING_MODEL] == 2 && s.rows[i].path[SERVING_PLATFORM] == 4 ? 1 : 0;
+    solve(&s, 1);
+    near(s.x[8 * FIT_PARAMS + FIT_LAYER], 0, 1e-9); /* nothing was seen of the cell itself */
+    near(total(&s, ROWS - 1, FIT_ALL_KINDS, FIT_LAYER), 35, 2.5);
+}
+
+static void one_wild_row_does_not_move_it(void **state)
+{
+    (void)state;
+    static scene s;
+    make(&s, 1);
+    s.rows[3].ln_measured[FIT_TPOT] += log(2);
+    solve(&s, -1);
+    near(total(&s, 3, FIT_ALL_KINDS, FIT_LAYER), 20, 1.5);
+}
+
+static void bounds_hold_softly(void **state)
+{
+    (void)state;
+    static scene s;
+    make(&s, 0.6); /* measured times below what any overhead >= 0 explains */
+    solve(&s, -1);
+    assert_true(total(&s, ROWS - 1, FIT_ALL_KINDS, FIT_LAYER) < -5);
+    s.tree.lower[FIT_LAYER] = 0;
+    solve(&s, -1);
+    assert_true(total(&s, ROWS - 1, FIT_ALL_KINDS, FIT_LAYER) > -5);
+}
+
+static void predictions_never_fall_to_nothing(void **state)
+{
+    (void)state;
+    static scene s;
+    make(&s, 1);
+    double absurd[FIT_PARAMS] = {0}, predicted[2];
+    absurd[FIT_LAYER] = -1e6;
+    apmw_fit_row_predict(&s.rows[0], absurd, predicted);
+    near(predicted[FIT_TPOT], 0.3 * s.rows[0].simulated[FIT_TPOT], 1e-12);
+}
+
+/* What a fit writes is what a lookup sums: units, roles and bounds. */
+static void overheads_of_a_total(void **state)
+{
+    (void)state;
+    double t[FIT_PARAMS] = {0};
+    apmw_overhead out[2];
+    t[FIT_LAYER] = 20;
+    t[FIT_LAYER_TP] = 2;
+    t[FIT_KERNEL] = 5;
+    t[FIT_SEQ] = 15;
+    t[FIT_REQUEST] = 30;
+    t[FIT_FRONTEND] = 3;
+    t[FIT_FLOOR] = 0.5;
+    t[FIT_SCALE] = 12;
+    apmw_serving_fit_overheads(t, NULL, false, 8, out);
+    near(out[0].layer_s, 26e-6, 1e-15);
+    near(out[0].kernel_extra, 0.05, 1e-15);
+    near(out[0].request_s, 0.03, 1e-15);
+    near(out[0].prefill_scale, 1.2, 1e-15);
+    apmw_serving_fit_overheads(t, NULL, true, 1, out);
+    near(out[0].layer_s, 0, 0); /* of the prefill worker */
+    near(out[1].layer_s, 20e-6, 1e-15);
+    near(out[1].request_s, 0, 0);
+    near(out[1].prefill_scale, 1, 0);
+    t[FIT_SEQ] = -40;
+    apmw_serving_fit_overheads(t, NULL, false, 1, out);
+    near(out[0].seq_s, 0, 0);
+    t[FIT_ACCEPT] = 100 * log(1.1);
+    t[FIT_ACCEPT_OSL] = 10;
+    near(apmw_serving_fit_acceptance(t, 3, 1024), 2.2 * 1.1, 1e-12);
+    near(apmw_serving_fit_acceptance(t, 3, 1024 * exp(1)), 2.2 * 1.1 * exp(0.1), 1e-12);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(finds_the_numbers),          cmocka_unit_test(carries_over_to_a_cell_left_out),
+        cmocka_unit_test(one_wild_row_does_not_move_it), cmocka_unit_test(bounds_hold_softly),
+        cmocka_unit_test(predictions_never_fall_to_nothing), cmocka_unit_test(overheads_of_a_total),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
