@@ -211,7 +211,8 @@ static apmw_status price(reader *r, const cell_values *cell, step *out, bool *co
 
 static apmw_power_use use_over(const step *s, double time_s, const apmw_accelerator_spec *spec)
 {
-    return (apmw_power_use){.duty = fmin(s->kernel_s / time_s, 1),
+    double duty = s->kernel_s / time_s; /* NaN where no step was predicted */
+    return (apmw_power_use){.duty = duty > 1 ? 1 : duty,
                             .bw_util = s->bytes / time_s / spec->hbm_bytes_per_s,
                             .flop_util = s->flops / time_s / spec->bf16_flop_per_s};
 }

@@ -10,10 +10,11 @@ double apmw_power_step_w(const apmw_power_params *params, double duty, double bw
 {
     /* Composed kernel time can exceed a measured step (tables are a little slow at some shapes); a step is never
      * more than fully busy. */
-    double first = params->use_bandwidth ? bw_util / params->a_bw : fmin(duty, 1.0) / params->a_duty;
+    double busy = duty > 1 ? 1 : duty; /* not fmin, which would turn "not known" into a number */
+    double first = params->use_bandwidth ? bw_util / params->a_bw : busy / params->a_duty;
     double z = first + flop_util / params->b;
     double share = params->p0 + (params->pt - params->p0) * -expm1(-z);
-    return params->tdp_w * fmin(share, 1.0);
+    return params->tdp_w * (share > 1 ? 1 : share);
 }
 
 double apmw_power_idle_w(const apmw_power_params *params)

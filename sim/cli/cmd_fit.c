@@ -10,6 +10,7 @@
 #include "apmw/hwmodel.h"
 #include "apmw/serving_fit.h"
 #include "cli.h"
+#include "cli_power.h"
 
 typedef struct options {
     const char *what, *platform, *evidence, *folder;
@@ -129,7 +130,7 @@ static int fit_platforms(apmw_cli *cli, const options *o)
     if (status == APMW_OK && o->platform != NULL)
         status = apmw_catalog_accelerator(catalog, o->platform, &only, &err);
     if (status == APMW_OK)
-        status = apmw_power_rows_mlenergy(catalog, NULL, &rows, &n_rows, NULL, &err);
+        status = apmw_cli_power_rows(cli, catalog, NULL, NULL, &rows, &n_rows, &err);
     for (size_t i = 0; status == APMW_OK && i < apmw_catalog_count_accelerators(catalog); i++) {
         const apmw_accelerator_spec *a = apmw_catalog_accelerator_at(catalog, i);
         apmw_cli_progress(cli, "fitting", i, apmw_catalog_count_accelerators(catalog));

@@ -9,6 +9,7 @@
 #include "apmw/points.h"
 #include "apmw/validate.h"
 #include "cli.h"
+#include "cli_power.h"
 
 typedef struct options {
     const char *path, *half;
@@ -218,7 +219,7 @@ static int validate_power(apmw_cli *cli, const options *o, apmw_catalog *catalog
     apmw_power_row *rows = NULL;
     apmw_table *table = NULL;
     size_t n = 0;
-    apmw_status status = apmw_power_rows_mlenergy(catalog, o->path, &rows, &n, NULL, &err);
+    apmw_status status = apmw_cli_power_rows(cli, catalog, o->path, NULL, &rows, &n, &err);
     if (status == APMW_OK)
         status = apmw_power_judge_table(catalog, rows, n, &table, &err);
     free(rows);

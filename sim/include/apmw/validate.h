@@ -66,6 +66,19 @@ apmw_step_cost *apmw_overhead_cost(const apmw_step_cost *inner, const apmw_overh
 /* A decode worker's cost: prompts are already in KV, so chunks cost nothing. `inner` is borrowed. */
 apmw_step_cost *apmw_decode_only_cost(const apmw_step_cost *inner);
 
+/* What the accelerators of a measured point with power did: for fits and judgements of power. A disaggregated point speaks
+ * by its decode workers, which never idle. */
+typedef struct apmw_point_power {
+    size_t point;
+    double watts;         /* measured, one accelerator */
+    apmw_use measured;    /* work of the predicted steps over the measured time per token */
+    apmw_use simulated;   /* over the predicted one */
+    double kernel_s, measured_step_s, simulated_step_s;
+} apmw_point_power;
+/* Predicts the points that have power and a measured TPOT; unsupported ones are left out. The caller frees *out. */
+apmw_status apmw_points_power(apmw_catalog *catalog, const apmw_points *points, apmw_point_power **out, size_t *n,
+                              apmw_error *err);
+
 /* ------------------------------------------------------------------ validation */
 
 typedef enum apmw_half { APMW_HALF_ALL, APMW_HALF_FIT, APMW_HALF_JUDGE } apmw_half;

@@ -69,6 +69,17 @@ static void rises_with_every_use(void **state)
     }
 }
 
+static void unknown_stays_unknown(void **state)
+{
+    (void)state;
+    apmw_power_params p = sample();
+    assert_true(isnan(apmw_power_step_w(&p, (double)NAN, 0.5, 0.1)));
+    assert_true(isnan(apmw_power_step_w(&p, 0.5, 0.5, (double)NAN)));
+    assert_true(!isnan(apmw_power_step_w(&p, 0.5, (double)NAN, 0.1))); /* bandwidth is not asked for */
+    p.use_bandwidth = 1;
+    assert_true(isnan(apmw_power_step_w(&p, 0.5, (double)NAN, 0.1)));
+}
+
 static void idle(void **state)
 {
     (void)state;
@@ -83,6 +94,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(worked_value),         cmocka_unit_test(limits), cmocka_unit_test(duty_is_capped),
         cmocka_unit_test(bandwidth_replaces_duty), cmocka_unit_test(rises_with_every_use), cmocka_unit_test(idle),
+        cmocka_unit_test(unknown_stays_unknown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
