@@ -5,6 +5,7 @@
 #include "apmw/json.h"
 #include "apmw/spec.h"
 #include "apmw/text.h"
+#include "spec_private.h"
 
 static const char *const number_keys[] = {"value", "unit", "grade", "note", "reason", "source", NULL};
 
@@ -27,12 +28,25 @@ static apmw_status read_fact(const apmw_json_cur *root, const char *key, double 
     return apmw_json_get_double(&fact, "value", 0.0, 1e20, out, err);
 }
 
-static apmw_status check_schema(const apmw_json_cur *root, const char *want, apmw_error *err)
+apmw_status apmw_spec_check_schema(const apmw_json_cur *root, const char *want, apmw_error *err)
 {
     const char *schema = NULL;
     apmw_status status = apmw_json_get_string(root, "schema", &schema, err);
     if (status == APMW_OK && strcmp(schema, want) != 0)
         return apmw_json_error(root, err, APMW_E_DATA, "schema is \"%s\", expected \"%s\"", schema, want);
+    return status;
+}
+
+apmw_status apmw_spec_load_file(const char *path, apmw_spec_reader read, void *out, size_t size, apmw_error *err)
+{
+    memset(out, 0, size);
+    apmw_json *doc = NULL;
+    apmw_status status = apmw_json_load(path, &doc, err);
+    if (status != APMW_OK)
+        return status;
+    apmw_json_cur root = apmw_json_root(doc);
+    status = read(&root, out, err);
+    apmw_json_free(doc);
     return status;
 }
 
@@ -44,7 +58,7 @@ static apmw_status read_accelerator(const apmw_json_cur *root, apmw_accelerator_
                                         "host_link_bytes_per_s", "scaleout_bytes_per_s", "idle_w", "all_in_w", NULL};
     apmw_status status = apmw_json_only_keys(root, known, err);
     if (status == APMW_OK)
-        status = check_schema(root, "apmw.accelerator/1", err);
+        status = apmw_spec_check_schema(root, "apmw.accelerator/1", err);
     const char *id = NULL, *name = NULL, *vendor = NULL;
     if (status == APMW_OK)
         status = apmw_json_get_string(root, "id", &id, err);
@@ -86,17 +100,14 @@ static apmw_status read_accelerator(const apmw_json_cur *root, apmw_accelerator_
     return APMW_OK;
 }
 
+static apmw_status read_accelerator_any(const apmw_json_cur *root, void *out, apmw_error *err)
+{
+    return read_accelerator(root, out, err);
+}
+
 apmw_status apmw_accelerator_spec_load(const char *path, apmw_accelerator_spec *out, apmw_error *err)
 {
-    memset(out, 0, sizeof *out);
-    apmw_json *doc = NULL;
-    apmw_status status = apmw_json_load(path, &doc, err);
-    if (status != APMW_OK)
-        return status;
-    apmw_json_cur root = apmw_json_root(doc);
-    status = read_accelerator(&root, out, err);
-    apmw_json_free(doc);
-    return status;
+    return apmw_spec_load_file(path, read_accelerator_any, out, sizeof *out, err);
 }
 
 static apmw_status read_node(const apmw_json_cur *root, apmw_node_spec *out, apmw_error *err)
@@ -106,7 +117,7 @@ static apmw_status read_node(const apmw_json_cur *root, apmw_node_spec *out, apm
     static const char *const point_keys[] = {"accelerator_w", "it_w_per_accelerator", NULL};
     apmw_status status = apmw_json_only_keys(root, known, err);
     if (status == APMW_OK)
-        status = check_schema(root, "apmw.node/1", err);
+        status = apmw_spec_check_schema(root, "apmw.node/1", err);
     const char *id = NULL, *accelerator = NULL;
     int64_t count = 0;
     if (status == APMW_OK)
@@ -147,17 +158,14 @@ static apmw_status read_node(const apmw_json_cur *root, apmw_node_spec *out, apm
     return APMW_OK;
 }
 
+static apmw_status read_node_any(const apmw_json_cur *root, void *out, apmw_error *err)
+{
+    return read_node(root, out, err);
+}
+
 apmw_status apmw_node_spec_load(const char *path, apmw_node_spec *out, apmw_error *err)
 {
-    memset(out, 0, sizeof *out);
-    apmw_json *doc = NULL;
-    apmw_status status = apmw_json_load(path, &doc, err);
-    if (status != APMW_OK)
-        return status;
-    apmw_json_cur root = apmw_json_root(doc);
-    status = read_node(&root, out, err);
-    apmw_json_free(doc);
-    return status;
+    return apmw_spec_load_file(path, read_node_any, out, sizeof *out, err);
 }
 
 double apmw_node_it_w(const apmw_node_spec *node, double accelerator_w)

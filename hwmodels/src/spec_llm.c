@@ -6,6 +6,7 @@
 #include "apmw/json.h"
 #include "apmw/spec.h"
 #include "apmw/text.h"
+#include "spec_private.h"
 
 /* Integers of "architecture" that the program uses; the others are facts for readers. */
 static apmw_status read_architecture(const apmw_json_cur *root, apmw_llm_spec *out, apmw_error *err)
@@ -173,12 +174,10 @@ static apmw_status read_llm(const apmw_json_cur *root, apmw_llm_spec *out, apmw_
 {
     static const char *const known[] = {"schema", "id",    "name", "release",  "grade",      "sources", "architecture",
                                         "params", "weights", "flops", "kv", "variants", "acceptance", "notes", NULL};
-    const char *schema = NULL, *id = NULL, *name = NULL;
+    const char *id = NULL, *name = NULL;
     apmw_status status = apmw_json_only_keys(root, known, err);
     if (status == APMW_OK)
-        status = apmw_json_get_string(root, "schema", &schema, err);
-    if (status == APMW_OK && strcmp(schema, "apmw.llm/1") != 0)
-        return apmw_json_error(root, err, APMW_E_DATA, "schema is \"%s\", expected \"apmw.llm/1\"", schema);
+        status = apmw_spec_check_schema(root, "apmw.llm/1", err);
     if (status == APMW_OK)
         status = apmw_json_get_string(root, "id", &id, err);
     if (status == APMW_OK)
@@ -225,17 +224,14 @@ static apmw_status read_llm(const apmw_json_cur *root, apmw_llm_spec *out, apmw_
     return APMW_OK;
 }
 
+static apmw_status read_llm_any(const apmw_json_cur *root, void *out, apmw_error *err)
+{
+    return read_llm(root, out, err);
+}
+
 apmw_status apmw_llm_spec_load(const char *path, apmw_llm_spec *out, apmw_error *err)
 {
-    memset(out, 0, sizeof *out);
-    apmw_json *doc = NULL;
-    apmw_status status = apmw_json_load(path, &doc, err);
-    if (status != APMW_OK)
-        return status;
-    apmw_json_cur root = apmw_json_root(doc);
-    status = read_llm(&root, out, err);
-    apmw_json_free(doc);
-    return status;
+    return apmw_spec_load_file(path, read_llm_any, out, sizeof *out, err);
 }
 
 double apmw_terms_at(const apmw_term *terms, int n, double context)

@@ -203,3 +203,19 @@ apmw_status apmw_cli_tiers(apmw_cli *cli, const apmw_scenario *scenario, apmw_ph
     apmw_tier_book_free(&book);
     return status;
 }
+
+int apmw_cli_parse_scenario(apmw_cli *cli, const struct argp *parser, int argc, char **argv, void *input,
+                            apmw_scenario *scenario, const char *const *file, apmw_status *status, apmw_error *err)
+{
+    apmw_scenario_init(scenario);
+    const int code = apmw_cli_parse(cli, parser, argc, argv, input);
+    if (code != APMW_OK || *file == NULL) {
+        return code;
+    }
+    apmw_scenario_init(scenario);
+    *status = apmw_cli_input(cli, *file, err);
+    if (*status == APMW_OK) {
+        *status = apmw_scenario_load(*file, scenario, err);
+    }
+    return *status == APMW_OK ? apmw_cli_parse(cli, parser, argc, argv, input) : code;
+}

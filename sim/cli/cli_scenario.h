@@ -20,4 +20,10 @@ apmw_status apmw_cli_trace(apmw_cli *cli, const apmw_scenario *scenario, apmw_tr
 apmw_status apmw_cli_tiers(apmw_cli *cli, const apmw_scenario *scenario, apmw_phase_rules *rules, apmw_tier *tiers,
                            size_t *n_tiers, apmw_error *err);
 
+/* Parses a command's options into `input`, whose scenario is `scenario` and whose scenario file, when one was named, ends
+ * up in *file. The file is read first and the options go over it, wherever they stand. Returns what apmw_cli_parse returns;
+ * *status tells of the file. */
+int apmw_cli_parse_scenario(apmw_cli *cli, const struct argp *parser, int argc, char **argv, void *input,
+                            apmw_scenario *scenario, const char *const *file, apmw_status *status, apmw_error *err);
+
 #endif

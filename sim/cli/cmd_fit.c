@@ -192,6 +192,8 @@ static int run(apmw_cli *cli, int argc, char **argv)
         return apmw_cli_failf(cli, APMW_E_USAGE, "say what to fit: platforms or serving");
     if (strcmp(o.what, "platforms") == 0)
         return fit_platforms(cli, &o);
+    if (strcmp(o.what, "serving") == 0 && o.platform != NULL)
+        return apmw_cli_failf(cli, APMW_E_USAGE, "fit serving takes all platforms at once: --platform does not apply");
     if (strcmp(o.what, "serving") == 0)
         return fit_serving(cli, &o);
     return apmw_cli_unknown(cli, "fit", o.what, kinds, sizeof kinds / sizeof kinds[0]);

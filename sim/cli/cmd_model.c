@@ -74,7 +74,7 @@ static const struct argp parser = {
     .parser = parse,
     .args_doc = "list | show PLATFORM | watts PLATFORM | check [PLATFORM] | rows PLATFORM --model M",
     .doc = "Explains platform models. list: all of them and their evidence. show: every family of operations with the "
-           "error of its table and of its fitted form on bands left out. watts: board power of kernels run back to back, an "
+           "error of its table and of its fitted form on bands left out (chosen = the lower; steps are priced by the tables all the same). watts: board power of kernels run back to back, an "
            "upper reference and not serving power. check: that each file reads and that its tables "
            "still are those of the evidence (exit 1 when not). rows: which measured row prices which operation of a "
            "deployment, and what is borrowed from where.\v"

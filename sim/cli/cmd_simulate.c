@@ -472,17 +472,7 @@ static int run(apmw_cli *cli, int argc, char **argv)
     apmw_error err = {0};
     apmw_catalog *catalog = NULL;
     apmw_status status = APMW_OK;
-    apmw_scenario_init(&o.scenario);
-    int code = apmw_cli_parse(cli, &parser, argc, argv, &o);
-    if (code == APMW_OK && o.file != NULL) {
-        /* The file first, then the options over it, wherever they stand. */
-        apmw_scenario_init(&o.scenario);
-        status = apmw_cli_input(cli, o.file, &err);
-        if (status == APMW_OK) {
-            status = apmw_scenario_load(o.file, &o.scenario, &err);
-        }
-        code = status == APMW_OK ? apmw_cli_parse(cli, &parser, argc, argv, &o) : code;
-    }
+    int code = apmw_cli_parse_scenario(cli, &parser, argc, argv, &o, &o.scenario, &o.file, &status, &err);
     if (code != APMW_OK) {
         return code;
     }

@@ -24,6 +24,8 @@ gives()
     [ -z "$text" ] || grep -qF -- "$text" "$dir/out" || { echo "$*: \"$text\" is not in: $(cat "$dir/out")"; bad=1; }
 }
 
+gives 64 "does not apply" "$apmw" fit serving --platform h200
+
 # A tree of its own: what is written must not touch the source tree.
 mkdir -p "$dir/a" "$dir/b" "$dir/tree"
 cp -R "$tree/hwmodels" "$dir/tree/hwmodels"

@@ -21,7 +21,7 @@ typedef struct apmw_op_fit {
     double covariance[3][3];/* of (ln t0, ln e_f, ln e_b) */
     double cv_form;         /* median |relative error| of the form, points left out by region */
     double cv_table;        /* the same of table interpolation, the same points left out */
-    char chosen[8];         /* "table" or "form": the lower of the two */
+    char chosen[8];         /* "table" or "form": the lower of the two, for the reader; the composer uses tables */
 } apmw_op_fit;
 
 typedef struct apmw_power_params {

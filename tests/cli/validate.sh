@@ -1,0 +1,48 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-3.0-or-later
+# The fixed shape of validation results, the halves, and errors that name the place.
+# Arguments: program, source tree.
+set -u
+apmw=$1
+tree=$2
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+bad=0
+gives()
+{
+    code=$1
+    text=$2
+    shift 2
+    "$@" >"$dir/out" 2>&1
+    got=$?
+    [ "$got" -eq "$code" ] || { echo "$*: ends with $got, not $code: $(cat "$dir/out")"; bad=1; }
+    grep -qF -- "$text" "$dir/out" || { echo "$*: \"$text\" is not in: $(cat "$dir/out")"; bad=1; }
+}
+has()
+{
+    grep -qF -- "$1" "$dir/out" || { echo "\"$1\" is not in the result"; bad=1; }
+}
+
+gives 66 "nofile.csv" "$apmw" validate "$dir/nofile.csv"
+echo "a,b" >"$dir/columns.csv"
+gives 65 'column "platform" is missing' "$apmw" validate "$dir/columns.csv"
+gives 64 "--half" "$apmw" validate --half both "$dir/columns.csv"
+gives 64 "--only" "$apmw" validate --only colour=red "$dir/columns.csv"
+
+# Two points: one that can be predicted and one of a model that does not exist.
+cat >"$dir/points.csv" <<'P'
+id,platform,model,engine,precision,mode,isl,osl,concurrency,accelerators,tp,pp,attention_dp,moe_tp,moe_ep,spec_method,length_range_ratio,statistic,ttft_ms,tpot_ms
+one,h200,llama-3.1-70b,trtllm,fp8,agg,1024,1024,4,4,4,1,1,1,1,none,0.8,mean,100,10
+two,h200,llama-9,trtllm,fp8,agg,1024,1024,4,4,4,1,1,1,1,none,0.8,mean,100,10
+P
+gives 0 '"schema": "apmw.validation/1"' "$apmw" --data "$tree" validate "$dir/points.csv" --format json
+for key in '"provenance"' '"rows"' '"groups"' '"measured"' '"predicted"' '"power_w_per_gpu"' '"median_signed_error"' \
+    '"p90_abs_error"' '"supported": true' '"supported": false' 'llama-9'; do
+    has "$key"
+done
+cp "$dir/out" "$dir/fitted"
+gives 0 apmw.validation/1 "$apmw" --data "$tree" validate "$dir/points.csv" --format json --no-fit
+grep tpot_ms "$dir/out" >"$dir/plain.tpot"
+grep tpot_ms "$dir/fitted" >"$dir/fitted.tpot"
+cmp -s "$dir/plain.tpot" "$dir/fitted.tpot" && { echo "--no-fit predicts the same as the fit"; bad=1; }
+exit $bad
