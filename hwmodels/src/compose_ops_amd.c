@@ -13,41 +13,77 @@ static apmw_status form_op(compose_ops *ops, const char *role, arg_kind arg, com
     return *out ? APMW_OK : apmw_error_set(err, APMW_E_NOMEM, "out of memory");
 }
 
+/* Decode attention is one pass over the KV, or, where many heads share one latent (attention-DP, drafts), the products
+ * with it: the slower of the two at a middle context, since both grow alike. */
+static void decode_form(const compose_context *ctx, double share, double efficiency, compose_op *op)
+{
+    const double middle = 8192;
+    const apmw_llm_spec *m = ctx->llm;
+    double t = ctx->layout.tp, bandwidth = share * ctx->accelerator->hbm_bytes_per_s;
+    double per_byte = apmw_compose_kv_scale(ctx) / apmw_compose_kv_split(ctx) / bandwidth;
+    double per_flop = (1.0 + ctx->spec->draft_tokens) / (t * efficiency * ctx->accelerator->bf16_flop_per_s);
+    double read_s = apmw_terms_at(m->kv_read, m->n_kv_read, middle) * per_byte;
+    double product_s = apmw_terms_at(m->decode_flops, m->n_decode_flops, middle) * per_flop;
+    bool products = product_s > read_s;
+    op->form_per_unit_s = products ? per_flop : per_byte;
+    op->n_terms = products ? m->n_decode_flops : m->n_kv_read;
+    memcpy(op->term, products ? m->decode_flops : m->kv_read, sizeof op->term);
+    op->form_per_arg_s = m->linear_layers > 0 ? 2 * m->kv_state_bytes / t / bandwidth : 0;
+    if (products) {
+        snprintf(op->row.line, sizeof op->row.line, "form: products with the KV at %.0f %% of the bf16 rate", 100 * efficiency);
+    } else {
+        snprintf(op->row.line, sizeof op->row.line,
+                 "form: KV bytes at %.0f %% of memory bandwidth (no attention kernel of this part is published)", 100 * share);
+    }
+    op->row.borrowed = true;
+}
+
 static apmw_status add_attention(const compose_context *ctx, compose_ops *ops, apmw_error *err)
 {
     const apmw_llm_spec *m = ctx->llm;
-    double t = ctx->layout.tp, share = 0, efficiency = 0;
+    double share = 0, efficiency = 0, decode_efficiency = 0;
     apmw_status st;
     if ((st = apmw_rule_number(ctx, "models", "kv_bandwidth_share", 0.85, &share, err)) ||
+        (st = apmw_rule_number(ctx, "models", "decode_attention_efficiency", 0.35, &decode_efficiency, err)) ||
         (st = apmw_rule_number(ctx, "models", "prefill_attention_efficiency", 0.35, &efficiency, err))) {
         return st;
     }
-    compose_op *decode, *prefill;
-    if ((st = form_op(ops, "attn_decode", ARG_KINDS, &decode, err))) {
+    compose_op *op;
+    if ((st = form_op(ops, "attn_decode", ARG_KINDS, &op, err))) {
         return st;
     }
-    decode->is_attention = true;
-    decode->attn = ATTN_DECODE;
-    memcpy(decode->term, m->kv_read, sizeof decode->term);
-    decode->n_terms = m->n_kv_read;
-    double bandwidth = share * ctx->accelerator->hbm_bytes_per_s;
-    decode->form_per_unit_s = apmw_compose_kv_scale(ctx) / apmw_compose_kv_split(ctx) / bandwidth;
-    decode->form_per_arg_s = m->linear_layers > 0 ? 2 * m->kv_state_bytes / t / bandwidth : 0;
-    snprintf(decode->row.line, sizeof decode->row.line,
-             "form: KV bytes at %.0f %% of memory bandwidth (no attention kernel of this part is published)", 100 * share);
-    if ((st = form_op(ops, "attn_prefill", ARG_KINDS, &prefill, err))) {
+    op->is_attention = true;
+    op->attn = ATTN_DECODE;
+    decode_form(ctx, share, decode_efficiency, op);
+    if ((st = form_op(ops, "attn_prefill", ARG_KINDS, &op, err))) {
         return st;
     }
-    prefill->is_attention = true;
-    prefill->attn = ATTN_PREFILL;
-    memcpy(prefill->term, m->prefill_flops, sizeof prefill->term);
-    prefill->n_terms = m->n_prefill_flops;
-    prefill->form_per_unit_s = 1 / (t * efficiency * ctx->accelerator->bf16_flop_per_s);
-    snprintf(prefill->row.line, sizeof prefill->row.line, "form: attention flops at %.0f %% of the bf16 rate",
+    op->is_attention = true;
+    op->attn = ATTN_PREFILL;
+    memcpy(op->term, m->prefill_flops, sizeof op->term);
+    op->n_terms = m->n_prefill_flops;
+    op->form_per_unit_s = 1 / (ctx->layout.tp * efficiency * ctx->accelerator->bf16_flop_per_s);
+    op->row.borrowed = true;
+    snprintf(op->row.line, sizeof op->row.line, "form: attention flops at %.0f %% of the bf16 rate",
              100 * efficiency);
-    /* the list may have moved when the second was added */
-    decode = prefill - 1;
-    decode->row.borrowed = prefill->row.borrowed = true;
+    return APMW_OK;
+}
+
+/* Norms, residuals, rotations, quantising and KV writes: passes over T x hidden bf16 at 70 % of memory bandwidth. A layer
+ * passes residual and activation eight times (two norms that read and write both), and as often again unfused casts to
+ * the products' type. They vanish in decode and are a fifth of a prompt's time. */
+static apmw_status add_elementwise(const compose_context *ctx, compose_ops *ops, apmw_error *err)
+{
+    double passes = 0;
+    compose_op *op;
+    apmw_status st = apmw_rule_number(ctx, "models", "elementwise_passes", 16, &passes, err);
+    if (st || (st = form_op(ops, "norm", ARG_RANK_TOKENS, &op, err))) {
+        return st;
+    }
+    op->form_per_arg_s = ctx->llm->layers * passes * ctx->llm->hidden * 2.0 / (0.7 * ctx->accelerator->hbm_bytes_per_s);
+    op->row.borrowed = true;
+    snprintf(op->row.line, sizeof op->row.line, "form: %g passes over T x hidden bf16 a layer at 70 %% of memory bandwidth",
+             passes);
     return APMW_OK;
 }
 
@@ -78,15 +114,17 @@ static apmw_status add_ring(const compose_context *ctx, compose_ops *ops, const 
     if (gpus < 2 || count <= 0) {
         return APMW_OK;
     }
-    double start = 0;
+    double start = 0, share = 0;
     compose_op *op;
     apmw_status st = apmw_rule_number(ctx, "models", "allreduce_start_s", 10e-6, &start, err);
-    if (st || (st = form_op(ops, role, arg, &op, err))) {
+    if (st || (st = apmw_rule_number(ctx, "models", "collective_bandwidth_share", 0.65, &share, err)) ||
+        (st = form_op(ops, role, arg, &op, err))) {
         return st;
     }
     op->form_fixed_s = count * start;
-    op->form_per_arg_s = count * 2 * (gpus - 1) / gpus * ctx->llm->hidden * 2 / ctx->accelerator->scaleup_bytes_per_s;
-    snprintf(op->row.line, sizeof op->row.line, "form: %g x (%.0f us + bytes at link bandwidth)", count, start * 1e6);
+    op->form_per_arg_s = count * 2 * (gpus - 1) / gpus * ctx->llm->hidden * 2 / (share * ctx->accelerator->scaleup_bytes_per_s);
+    snprintf(op->row.line, sizeof op->row.line, "form: %g x (%.0f us + bytes at %.0f %% of link bandwidth)", count, start * 1e6,
+             100 * share);
     op->row.borrowed = true;
     return APMW_OK;
 }
@@ -119,21 +157,26 @@ static apmw_status add_moe(const compose_context *ctx, compose_ops *ops, apmw_er
     apmw_query_number(&q, "inter_size", (double)m->expert_dim / ctx->layout.moe_tp);
     apmw_query_number(&q, "topk", m->topk + m->shared_experts);
     apmw_query_number(&q, "num_experts", m->experts + m->shared_experts);
-    apmw_query_var(&q, "num_tokens", 0, 1);
+    /* A rank of an expert split gets its share of all tokens' choices: as many as that many tokens would make there. */
+    apmw_query_var(&q, "num_tokens", 0, 1.0 / ctx->layout.moe_ep);
     if (ctx->layout.moe_ep > 1) {
         /* Local experts of one rank; shared ones are on every rank. */
         apmw_query_number(&q, "num_experts", (double)m->experts / ctx->layout.moe_ep + m->shared_experts);
     }
-    st = apmw_row_choose(ctx, "moe", "moe", ctx->moe, &q, &op->row, err);
-    if (st && st != APMW_E_SCENARIO) {
-        return st;
+    apmw_status row = apmw_row_choose(ctx, "moe", "moe", ctx->moe, &q, &op->row, err);
+    if (row && row != APMW_E_SCENARIO) {
+        return row;
     }
     /* The rows of 257 experts stay at one value from 1,024 to 8,192 tokens: above the rate of the part's arithmetic
      * they cannot be true. 45 % of the peak is what the large plain products of the same source reach. */
     double rate = strncmp(ctx->moe, "w4a4", 4) ? ctx->accelerator->fp8_flop_per_s : ctx->accelerator->fp4_flop_per_s;
-    double per_token = 2.0 * (m->topk + m->shared_experts) * m->expert_params / ctx->gpus / (0.45 * rate);
+    double reached = 0;
+    if ((st = apmw_rule_number(ctx, "models", "moe_flop_share", 0.45, &reached, err))) {
+        return st;
+    }
+    double per_token = 2.0 * (m->topk + m->shared_experts) * m->expert_params / ctx->gpus / (reached * rate);
     op->floor_per_arg_s = per_token;
-    if (st) { /* 70 % of bandwidth for the experts read, as the measured rows of gfx950 show at 64 to 256 tokens */
+    if (row) { /* 70 % of bandwidth for the experts read, as the measured rows of gfx950 show at 64 to 256 tokens */
         double bytes = m->expert_params / ctx->layout.moe_tp * apmw_compose_bits(ctx->moe) / 8;
         op->experts_per_rank = (double)m->experts / ctx->layout.moe_ep + m->shared_experts;
         op->hit_share = (double)(m->topk + m->shared_experts) / (m->experts + m->shared_experts);
@@ -203,6 +246,9 @@ apmw_status apmw_compose_ops_amd(const compose_context *ctx, compose_ops *ops, a
     }
     if (!st) {
         st = add_gemm(ctx, ops, "head", ctx->head, 1, ARG_SAMPLED, m->vocab / t, m->hidden, err);
+    }
+    if (!st) {
+        st = add_elementwise(ctx, ops, err);
     }
     return st ? st : add_collectives(ctx, ops, err);
 }
