@@ -58,6 +58,7 @@ typedef struct apmw_fixed_loop {
     double ratio;        /* 1 = exact lengths */
     uint32_t seed;
     apmw_time gap_ns;
+    apmw_time start_gap_ns; /* slot i starts at i times this */
 } apmw_fixed_loop;
 apmw_status apmw_workload_fixed_loop(const apmw_fixed_loop *config, apmw_workload *out, apmw_error *err);
 
@@ -81,5 +82,30 @@ typedef struct apmw_agents {
     int64_t plays_per_agent;   /* stop an agent after so many trajectories; 0 = endless */
 } apmw_agents;
 apmw_status apmw_workload_agents(const apmw_agents *config, apmw_workload *out, apmw_error *err);
+
+/* Lanes as InferenceX AgentX replays them (sim/protocol/tiers.json): each lane plays one live session, sub-agents beside
+ * the main line, and takes the next one from its first turn when the whole tree has drained. The first session of a lane
+ * starts at a uniformly drawn share of its main-line turns; before that the warm-up sends the turns that come just before,
+ * with one output token each and no waits. The profile begins for all lanes when the last is warm, or at the end of the
+ * grace. Output lengths are as recorded. Each play is salted as those of apmw_agents are. A turn beyond max_context is sent
+ * and refused, which ends the session; the start is drawn among the turns that fit. */
+typedef struct apmw_lanes {
+    const apmw_trace *trace;      /* borrowed */
+    int64_t n_lanes;
+    double start_from, start_to;  /* shares of the first session's main-line turns */
+    int warmup_turns;             /* most turns that a lane's warm-up sends */
+    apmw_time warmup_grace_ns;    /* the profile begins at the latest then; 0 = whenever all are warm */
+    apmw_time profile_ns;         /* nothing is sent after so much of the profile; 0 = endless */
+    apmw_time tree_idle_ns;       /* longest wait of a lane with nothing in flight; 0 = as recorded */
+    apmw_time system_idle_ns;     /* longest time with nothing at all in flight; 0 = as it comes */
+    bool share_global, output_cached; /* as apmw_agents */
+    int64_t max_context;          /* 0 = none */
+    double delay_scale;
+    uint64_t seed;
+    int64_t sessions_per_lane;    /* stop a lane after so many; 0 = endless */
+    void (*on_profile)(void *self, apmw_time now); /* the profile begins; may be NULL */
+    void *self;
+} apmw_lanes;
+apmw_status apmw_workload_lanes(const apmw_lanes *config, apmw_workload *out, apmw_error *err);
 
 #endif
