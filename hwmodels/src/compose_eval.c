@@ -11,14 +11,24 @@ static const composed_cost *cost_of(const apmw_step_cost *cost)
     return (const composed_cost *)(const void *)cost;
 }
 
-static double curve_value(const composed_cost *c, arg_kind kind, double at, bool *outside)
+/* Where a token count lies between the knots. Most lookups of a pass ask for the same few counts. */
+typedef struct knot_place {
+    double at, w; /* at 0: none yet */
+    int i;
+} knot_place;
+
+static double curve_value(const composed_cost *c, arg_kind kind, double at, knot_place *place, bool *outside)
 {
     const token_curve *curve = &c->curve[kind];
     if (!curve->used || at <= 0) {
         return 0;
     }
-    int i = apmw_knot_find(c->token, c->n_tokens, at);
-    double w = (at - c->token[i]) / (c->token[i + 1] - c->token[i]);
+    if (place->at < at || place->at > at) {
+        const int found = apmw_knot_find(c->token, c->n_tokens, at);
+        *place = (knot_place){at, (at - c->token[found]) / (c->token[found + 1] - c->token[found]), found};
+    }
+    const int i = place->i;
+    const double w = place->w;
     *outside = *outside || curve->outside[i] || (w > 0 && curve->outside[i + 1]);
     double y = curve->y[i] + w * (curve->y[i + 1] - curve->y[i]);
     return y > 0 ? y : curve->y[0] * at; /* below the first knot, one token, only in an average over ranks */
@@ -189,10 +199,12 @@ static double expert_read(const composed_cost *c, double tokens)
 }
 
 /* Curves of a pass of `tokens` rank tokens, `total` of all ranks. */
-static double dense_time(const composed_cost *c, double tokens, double total, double decode, bool *outside)
+static double dense_time(const composed_cost *c, double tokens, double total, double decode, knot_place *place,
+                         bool *outside)
 {
-    return curve_value(c, ARG_RANK_TOKENS, tokens, outside) + curve_value(c, ARG_TOTAL_TOKENS, total, outside) +
-           curve_value(c, ARG_DECODE_TOKENS, decode, outside);
+    return curve_value(c, ARG_RANK_TOKENS, tokens, place, outside) +
+           curve_value(c, ARG_TOTAL_TOKENS, total, place, outside) +
+           curve_value(c, ARG_DECODE_TOKENS, decode, place, outside);
 }
 
 /* Everything of a decode pass that does not follow the context. *draft_scale multiplies the attention. */
@@ -200,12 +212,14 @@ static double decode_constant(const composed_cost *c, const apmw_step_load *load
                               bool *outside)
 {
     double seqs = (double)load->n_seqs, all = (double)load->total_seqs, k = c->draft;
-    double t = dense_time(c, seqs * (1 + k), all * (1 + k), seqs * (1 + k), outside) +
-               curve_value(c, ARG_SAMPLED, seqs * (1 + k), outside);
+    knot_place place = {0};
+    double t = dense_time(c, seqs * (1 + k), all * (1 + k), seqs * (1 + k), &place, outside) +
+               curve_value(c, ARG_SAMPLED, seqs * (1 + k), &place, outside);
     *flops = c->dense_flops_per_token * all * (1 + k) * c->flops_share;
     *bytes = c->dense_bytes + c->moe_layers * expert_read(c, all * (1 + k));
     if (k > 0) { /* k passes of one layer and the head */
-        t += k * (dense_time(c, seqs, all, seqs, outside) / c->layers + curve_value(c, ARG_SAMPLED, seqs, outside));
+        t += k * (dense_time(c, seqs, all, seqs, &place, outside) / c->layers +
+                  curve_value(c, ARG_SAMPLED, seqs, &place, outside));
         *flops += k * c->dense_flops_per_token * all * c->flops_share / c->layers;
         *bytes += k * ((c->dense_bytes - c->head_bytes_draft) / c->layers + c->head_bytes_draft + expert_read(c, all));
     }
@@ -225,6 +239,7 @@ static void mixed_pass(const composed_cost *c, const apmw_step_load *load, apmw_
         chunk_bytes += line_at(c->ctx, c->seq_bytes, apmw_knot_find(c->ctx, c->n_ctx, at), at);
     }
     bool outside = false;
+    knot_place place = {0};
     double decode = (double)load->n_seqs * (1 + k), all_decode = (double)load->total_seqs * (1 + k);
     double tokens = decode + fresh, total = fmax((double)load->total_tokens, tokens);
     double alone_s = 0, flops = 0, bytes = 0;
@@ -235,13 +250,15 @@ static void mixed_pass(const composed_cost *c, const apmw_step_load *load, apmw_
         ctx.attention_s *= 1 + k / c->layers;
         alone_s += ctx.attention_s;
     }
-    double all_s = dense_time(c, tokens, total, decode, &outside) + curve_value(c, ARG_SAMPLED, decode + last, &outside) +
-                   curve_value(c, ARG_CHUNK_TOKENS, fresh, &outside) +
-                   curve_value(c, ARG_PREFIX_TOKENS, past, &outside) + chunks_attention(c, load, &outside) +
+    double all_s = dense_time(c, tokens, total, decode, &place, &outside) +
+                   curve_value(c, ARG_SAMPLED, decode + last, &place, &outside) +
+                   curve_value(c, ARG_CHUNK_TOKENS, fresh, &place, &outside) +
+                   curve_value(c, ARG_PREFIX_TOKENS, past, &place, &outside) + chunks_attention(c, load, &outside) +
                    ctx.attention_s;
     if (k > 0 && load->n_seqs > 0) {
         double seqs = (double)load->n_seqs, all = (double)load->total_seqs;
-        all_s += k * (dense_time(c, seqs, all, seqs, &outside) / c->layers + curve_value(c, ARG_SAMPLED, seqs, &outside));
+        all_s += k * (dense_time(c, seqs, all, seqs, &place, &outside) / c->layers +
+                      curve_value(c, ARG_SAMPLED, seqs, &place, &outside));
     }
     const apmw_overhead *o = &c->overhead;
     double kernel = (1 + o->kernel_extra) * alone_s + o->prefill_scale * fmax(all_s - alone_s, 0);

@@ -72,6 +72,15 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* Between the order statistics around rank `at`. */
+static double between(double low, double high, double t)
+{
+    if (low == high || t == 0)
+        return low; /* also keeps equal infinities from becoming NaN */
+    /* numpy interpolates from the nearer end, so that the result is exact at both. */
+    return t < 0.5 ? low + (high - low) * t : high - (high - low) * (1 - t);
+}
+
 double apmw_quantile_sorted(const double *values, size_t n, double q)
 {
     APMW_CHECK(q >= 0 && q <= 1);
@@ -79,23 +88,64 @@ double apmw_quantile_sorted(const double *values, size_t n, double q)
         return (double)NAN;
     double at = q * (double)(n - 1);
     size_t below = (size_t)at;
-    if (below >= n - 1)
-        return values[n - 1];
-    double t = at - (double)below;
-    double low = values[below], high = values[below + 1];
-    if (low == high || t == 0)
-        return low; /* also keeps equal infinities from becoming NaN */
-    /* numpy interpolates from the nearer end, so that the result is exact at both. */
-    return t < 0.5 ? low + (high - low) * t : high - (high - low) * (1 - t);
+    return below >= n - 1 ? values[n - 1] : between(values[below], values[below + 1], at - (double)below);
+}
+
+static bool any_unknown(const double *values, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (isnan(values[i]))
+            return true;
+    }
+    return false;
 }
 
 double apmw_quantile(double *values, size_t n, double q)
 {
-    for (size_t i = 0; i < n; i++) {
-        if (isnan(values[i]))
-            return (double)NAN; /* a sample with an unknown value has no known quantile */
-    }
+    if (any_unknown(values, n))
+        return (double)NAN; /* a sample with an unknown value has no known quantile */
     if (n > 1)
         qsort(values, n, sizeof *values, by_value);
     return apmw_quantile_sorted(values, n, q);
+}
+
+/* Moves the value of rank k to its place, none larger before it and none smaller behind it (Hoare's FIND as Wirth wrote
+ * it, with the median of three as the pivot). */
+static void select_rank(double *values, ptrdiff_t n, ptrdiff_t k)
+{
+    ptrdiff_t lo = 0, hi = n - 1;
+    while (lo < hi) {
+        const double a = values[lo], b = values[lo + (hi - lo) / 2], c = values[hi];
+        const double pivot = fmax(fmin(a, b), fmin(fmax(a, b), c));
+        ptrdiff_t i = lo, j = hi;
+        while (i <= j) {
+            while (values[i] < pivot)
+                i++;
+            while (values[j] > pivot)
+                j--;
+            if (i <= j) {
+                const double moved = values[i];
+                values[i++] = values[j];
+                values[j--] = moved;
+            }
+        }
+        lo = j < k ? i : lo;
+        hi = k < i ? j : hi;
+    }
+}
+
+double apmw_quantile_unsorted(double *values, size_t n, double q)
+{
+    APMW_CHECK(q >= 0 && q <= 1);
+    if (n == 0 || any_unknown(values, n))
+        return (double)NAN;
+    const double at = q * (double)(n - 1);
+    const size_t below = (size_t)at;
+    select_rank(values, (ptrdiff_t)n, (ptrdiff_t)below);
+    if (below >= n - 1)
+        return values[below];
+    double next = values[below + 1];
+    for (size_t i = below + 2; i < n; i++)
+        next = values[i] < next ? values[i] : next;
+    return between(values[below], next, at - (double)below);
 }

@@ -223,7 +223,7 @@ static double finite_quantile(double *values, size_t n, double q)
     for (size_t i = 0; i < n; i++) {
         values[i] = values[i] > 1e300 ? 1e300 : values[i];
     }
-    return apmw_quantile(values, n, q);
+    return apmw_quantile_unsorted(values, n, q);
 }
 
 apmw_status apmw_phase_verdict(apmw_phase *phase, const apmw_tier *tier, apmw_verdict *out, apmw_error *err)

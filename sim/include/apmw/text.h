@@ -13,6 +13,8 @@ bool apmw_copy(char *out, size_t size, const char *text);
 /* Quantile by linear interpolation between order statistics (numpy's default, Hyndman & Fan type 7).
  * Sorts `values` in place. NaN for n = 0. q in [0, 1]. */
 double apmw_quantile(double *values, size_t n, double q);
+/* The same value in linear time, for many values of which one quantile is asked: `values` end in some other order. */
+double apmw_quantile_unsorted(double *values, size_t n, double q);
 /* The same on values that are already sorted ascending. */
 double apmw_quantile_sorted(const double *values, size_t n, double q);
 

@@ -71,12 +71,18 @@ static void quantiles_are_those_of_numpy(void **state)
         double values[] = {3, 1, 4, 1, 5, 9, 2, 6};
         assert_same_double(apmw_quantile(values, 8, q[i]), expected[i]);
         assert_same_double(values[7], 9); /* sorted in place */
+        double others[] = {3, 1, 4, 1, 5, 9, 2, 6};
+        assert_same_double(apmw_quantile_unsorted(others, 8, q[i]), expected[i]);
     }
     double one[] = {2.5}, unknown[] = {1, (double)NAN, 2}, inf[] = {1, INFINITY, INFINITY};
     assert_same_double(apmw_quantile(one, 1, 0.3), 2.5);
     assert_true(isnan(apmw_quantile(one, 0, 0.3)));
     assert_true(isnan(apmw_quantile(unknown, 3, 0.5)));
     assert_same_double(apmw_quantile(inf, 3, 0.9), INFINITY);
+    assert_same_double(apmw_quantile_unsorted(one, 1, 0.3), 2.5);
+    assert_true(isnan(apmw_quantile_unsorted(one, 0, 0.3)));
+    assert_true(isnan(apmw_quantile_unsorted(unknown, 3, 0.5)));
+    assert_same_double(apmw_quantile_unsorted(inf, 3, 0.9), INFINITY);
 }
 
 static void quantiles_are_monotone_and_inside(void **state)
@@ -89,6 +95,13 @@ static void quantiles_are_monotone_and_inside(void **state)
         size_t n = 1 + apmw_rng_below(&rng, 40);
         for (size_t i = 0; i < n; i++)
             values[i] = floor(10 * apmw_rng_normal(&rng));
+        /* Finding one order statistic and sorting all agree, with ties and in any order. */
+        double copy[40], sorted[40];
+        memcpy(sorted, values, sizeof values);
+        for (int k = 0; k <= 20; k++) {
+            memcpy(copy, values, sizeof values);
+            assert_same_double(apmw_quantile_unsorted(copy, n, k / 20.0), apmw_quantile(sorted, n, k / 20.0));
+        }
         double before = apmw_quantile(values, n, 0);
         assert_same_double(before, values[0]);
         for (int k = 1; k <= 50; k++) {
