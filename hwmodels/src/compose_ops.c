@@ -195,6 +195,19 @@ static apmw_status add_alltoall(const compose_context *ctx, compose_ops *ops, ap
     return st;
 }
 
+/* DeepEP: dispatch and combine in one row, at the tokens of one rank; the rules name the mode. The tables were measured
+ * inside one node: the bytes of a rank are those of any width, 7/8 or more of them remote. */
+static apmw_status add_deepep(const compose_context *ctx, compose_ops *ops, apmw_error *err)
+{
+    const apmw_llm_spec *m = ctx->llm;
+    query q = {.n = 0};
+    apmw_query_number(&q, "hidden_size", m->hidden);
+    apmw_query_number(&q, "num_topk", m->topk);
+    apmw_query_number(&q, "num_experts", m->experts);
+    apmw_query_var(&q, "num_token", 0, 1);
+    return add_op(ctx, ops, "deepep", "comm_wideep_deepep_ll", ctx->moe, m->moe_layers, ARG_RANK_TOKENS, &q, err);
+}
+
 static apmw_status add_collectives(const compose_context *ctx, compose_ops *ops, apmw_error *err)
 {
     const apmw_llm_spec *m = ctx->llm;
@@ -217,9 +230,13 @@ static apmw_status add_collectives(const compose_context *ctx, compose_ops *ops,
     if (st || exchanges == 0) {
         return st;
     }
-    double wide = 9;
-    if ((st = apmw_rule_number(ctx, "models", "alltoall_from_gpus", 9, &wide, err))) {
+    double wide = 9, deepep = 0;
+    if ((st = apmw_rule_number(ctx, "models", "alltoall_from_gpus", 9, &wide, err)) ||
+        (st = apmw_rule_number(ctx, "models", "deepep", 0, &deepep, err))) {
         return st;
+    }
+    if (deepep > 0 && l->moe_ep >= 2) {
+        return add_deepep(ctx, ops, err);
     }
     /* One exchange a MoE layer, priced as one all-reduce of all ranks' tokens (hwmodels/ACCURACY.md). */
     return ctx->gpus >= (int)wide && l->moe_ep >= 2 ? add_alltoall(ctx, ops, err)

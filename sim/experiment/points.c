@@ -313,10 +313,12 @@ apmw_status apmw_points_from_csv(const apmw_csv *csv, const char *path, const ch
         status = read_row(&r, defaults, &out->items[i], err);
         out->n = i + 1;
     }
-    apmw_engine_defaults_free(defaults);
     if (status == APMW_OK)
         apmw_points_split(out);
-    else
+    for (size_t i = 0; status == APMW_OK && i < n; i++)
+        status = apmw_points_relabel(defaults, &out->items[i], err);
+    apmw_engine_defaults_free(defaults);
+    if (status != APMW_OK)
         apmw_points_free(out);
     return status;
 }

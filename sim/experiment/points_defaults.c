@@ -329,3 +329,48 @@ apmw_status apmw_points_excluded(const apmw_engine_defaults *defaults, const apm
     }
     return status;
 }
+
+/* One entry of "layouts" over the label of one role; formulas see the label. */
+static apmw_status relabel(const apmw_json_cur *entry, apmw_point *point, apmw_role role, apmw_error *err)
+{
+    static const char *const keys[] = {"tp", "attention_dp", "moe_tp", "moe_ep", NULL};
+    apmw_layout *layout = &point->layout[apmw_points_role_index(role)];
+    int *const out[] = {&layout->tp, &layout->attention_dp, &layout->moe_tp, &layout->moe_ep};
+    apmw_formula_vars vars;
+    apmw_json_cur set;
+    apmw_points_formula_vars(point, role, 0, &vars);
+    apmw_status status = apmw_json_child(entry, "layout", &set, err);
+    if (status == APMW_OK)
+        status = apmw_json_only_keys(&set, keys, err);
+    for (int i = 0; status == APMW_OK && keys[i]; i++) {
+        double value = *out[i];
+        status = number_of(&set, keys[i], &vars, &value, err);
+        if (status == APMW_OK && !(value >= 0 && value <= 1024))
+            return apmw_json_error(&set, err, APMW_E_DATA, "%s: %g is no number of ranks", keys[i], value);
+        *out[i] = (int)value;
+    }
+    return status;
+}
+
+apmw_status apmw_points_relabel(const apmw_engine_defaults *defaults, apmw_point *point, apmw_error *err)
+{
+    apmw_json_cur root = apmw_json_root(defaults->doc), list;
+    if (!apmw_json_has(&root, "layouts"))
+        return APMW_OK;
+    apmw_status status = apmw_json_child(&root, "layouts", &list, err);
+    for (int r = 0; r < (point->disagg ? 2 : 1); r++) {
+        apmw_role role = !point->disagg ? APMW_ROLE_ENGINE : r == 0 ? APMW_ROLE_PREFILL : APMW_ROLE_DECODE;
+        bool done = false;
+        for (int i = 0; status == APMW_OK && !done && i < apmw_json_length(&list); i++) {
+            apmw_json_cur entry, when;
+            status = apmw_json_at(&list, i, &entry, err);
+            if (status == APMW_OK)
+                status = apmw_json_child(&entry, "when", &when, err);
+            if (status == APMW_OK)
+                status = when_fits(&when, point, role, &done, err);
+            if (status == APMW_OK && done)
+                status = relabel(&entry, point, role, err);
+        }
+    }
+    return status;
+}

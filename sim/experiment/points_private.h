@@ -16,5 +16,7 @@ int apmw_points_role_index(apmw_role role);
 /* The first entry of "excluded" that fits, or "". */
 apmw_status apmw_points_excluded(const apmw_engine_defaults *defaults, const apmw_point *point, char *out, size_t size,
                             apmw_error *err);
+/* Layouts that labels state wrongly, by the first entry of "layouts" that fits a role. After the split, which goes by labels. */
+apmw_status apmw_points_relabel(const apmw_engine_defaults *defaults, apmw_point *point, apmw_error *err);
 
 #endif
