@@ -18,6 +18,7 @@ typedef struct driver {
     apmw_probe probe;
     apmw_event_handle alarm;
     apmw_time alarm_at;
+    bool listening; /* requests are the phase's: false during the warm-up of lanes */
     bool gave_up, ended;
 } driver;
 
@@ -70,14 +71,26 @@ static void on_look(apmw_des *des, void *subject, uint64_t argument)
 static void on_submit(void *self, apmw_time now, const apmw_request_record *record)
 {
     driver *d = self;
-    apmw_phase_on_submit(d->phase, now, record);
-    follow(d);
+    if (d->listening) {
+        apmw_phase_on_submit(d->phase, now, record);
+        follow(d);
+    }
 }
 
 static void on_request(void *self, apmw_time now, const apmw_request_record *record)
 {
     driver *d = self;
-    apmw_phase_on_request(d->phase, now, record);
+    if (d->listening) {
+        apmw_phase_on_request(d->phase, now, record);
+        follow(d);
+    }
+}
+
+static void on_profile(void *self, apmw_time now)
+{
+    driver *d = self;
+    d->listening = true;
+    apmw_phase_begin(d->phase, now);
     follow(d);
 }
 
@@ -145,7 +158,31 @@ static apmw_status make_parts(const apmw_deployment *deployment, double time_sca
     return APMW_OK;
 }
 
-static apmw_status make_sim(const apmw_trial_config *config, driver *d, parts *p, apmw_error *err)
+static apmw_status make_lanes(const apmw_trial_config *config, driver *d, apmw_workload *out, apmw_error *err)
+{
+    const apmw_phase_rules *rules = config->rules;
+    const apmw_lanes lanes = {
+        .trace = config->trace,
+        .n_lanes = config->n_agents,
+        .start_from = rules->start_from,
+        .start_to = rules->start_to,
+        .warmup_turns = rules->warmup_turns,
+        .warmup_grace_ns = apmw_time_from_s(rules->warmup_grace_s),
+        .profile_ns = apmw_time_from_s(rules->min_window_s),
+        .tree_idle_ns = apmw_time_from_s(rules->tree_idle_s),
+        .system_idle_ns = apmw_time_from_s(rules->system_idle_s),
+        .share_global = config->share_prefix,
+        .output_cached = config->output_cached,
+        .max_context = config->max_context,
+        .delay_scale = config->delay_scale,
+        .seed = config->seed,
+        .on_profile = on_profile,
+        .self = d,
+    };
+    return apmw_workload_lanes(&lanes, out, err);
+}
+
+static apmw_status make_agents(const apmw_trial_config *config, apmw_workload *out, apmw_error *err)
 {
     const apmw_agents agents = {
         .trace = config->trace,
@@ -160,8 +197,14 @@ static apmw_status make_sim(const apmw_trial_config *config, driver *d, parts *p
         .concurrent_lanes = config->concurrent_subagents,
         .seed = config->seed,
     };
+    return apmw_workload_agents(&agents, out, err);
+}
+
+static apmw_status make_sim(const apmw_trial_config *config, driver *d, parts *p, apmw_error *err)
+{
     apmw_workload workload;
-    const apmw_status status = apmw_workload_agents(&agents, &workload, err);
+    const apmw_status status =
+        config->rules->lanes ? make_lanes(config, d, &workload, err) : make_agents(config, &workload, err);
     if (status != APMW_OK) {
         return status;
     }
@@ -233,10 +276,10 @@ apmw_status apmw_trial_run(const apmw_trial_config *config, apmw_trial_result *o
     apmw_window window = {.from = APMW_TIME_NEVER, .to = APMW_TIME_NEVER};
     apmw_power_params power = config->deployment->power;
     parts p = {0};
-    driver d = {.config = config, .window = &window, .alarm_at = APMW_TIME_NEVER};
+    driver d = {.config = config, .window = &window, .alarm_at = APMW_TIME_NEVER, .listening = !config->rules->lanes};
     d.probe = (apmw_probe){.self = &d, .on_submit = on_submit, .on_request = on_request};
     apmw_status status = make_parts(config->deployment, config->time_scale, config->acceptance_scale,
-                                    !config->concurrent_subagents, &window, &power, &p, err);
+                                    !config->concurrent_subagents && !config->rules->lanes, &window, &power, &p, err);
     if (status == APMW_OK) {
         d.phase = p.phase = apmw_phase_create(config->rules, config->n_agents);
         status = d.phase == NULL ? apmw_error_set(err, APMW_E_NOMEM, "out of memory for a phase") : APMW_OK;

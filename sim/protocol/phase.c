@@ -61,6 +61,14 @@ void apmw_phase_free(apmw_phase *phase)
     }
 }
 
+void apmw_phase_begin(apmw_phase *phase, apmw_time now)
+{
+    memset(phase->active, true, (size_t)phase->n_agents * sizeof *phase->active);
+    phase->n_active = phase->n_agents;
+    phase->from = now;
+    phase->state = APMW_PHASE_MEASURE;
+}
+
 static bool measured(const apmw_phase *p, const apmw_request_record *record)
 {
     return record->submitted >= p->from && record->submitted < p->to;

@@ -99,28 +99,29 @@ static apmw_status read_tier(const apmw_json_cur *item, apmw_tier *out, apmw_err
     return status;
 }
 
-static apmw_status read_rules(const apmw_json_cur *item, apmw_phase_rules *out, apmw_error *err)
+typedef struct rule_number {
+    const char *key;
+    double lo, hi;
+    double *out;
+} rule_number;
+
+static apmw_status read_numbers(const apmw_json_cur *item, const rule_number *numbers, size_t n, apmw_error *err)
 {
-    static const char *const KEYS[] = {"version", "spawn_per_s", "settle_s", "steady_s", "min_window_s",
-                                       "min_trajectories", "min_trajectories_per_agent", "timeout_s",
-                                       "max_failed_share", "max_start_offset", "max_output_tokens", NULL};
-    int64_t offset = 0;
-    apmw_status status = apmw_json_only_keys(item, KEYS, err);
-    if (status == APMW_OK) {
-        status = copy_text(item, "version", out->version, sizeof out->version, err);
-    }
-    const struct {
-        const char *key;
-        double lo, hi;
-        double *out;
-    } numbers[] = {
-        {"spawn_per_s", 1e-6, 1e9, &out->spawn_per_s}, {"settle_s", 0.0, 1e6, &out->settle_s},
-        {"steady_s", 0.0, 1e6, &out->steady_s},        {"min_window_s", 0.0, 1e7, &out->min_window_s},
-        {"timeout_s", 1.0, 1e8, &out->timeout_s},      {"max_failed_share", 0.0, 1.0, &out->max_failed_share},
-    };
-    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0] && status == APMW_OK; i++) {
+    apmw_status status = APMW_OK;
+    for (size_t i = 0; i < n && status == APMW_OK; i++) {
         status = apmw_json_get_double(item, numbers[i].key, numbers[i].lo, numbers[i].hi, numbers[i].out, err);
     }
+    return status;
+}
+
+/* Agents that begin one after another and settle (AgentPerf). */
+static apmw_status read_agents(const apmw_json_cur *item, apmw_phase_rules *out, apmw_error *err)
+{
+    int64_t offset = 0;
+    const rule_number numbers[] = {{"spawn_per_s", 1e-6, 1e9, &out->spawn_per_s},
+                                   {"settle_s", 0.0, 1e6, &out->settle_s},
+                                   {"steady_s", 0.0, 1e6, &out->steady_s}};
+    apmw_status status = read_numbers(item, numbers, sizeof numbers / sizeof numbers[0], err);
     if (status == APMW_OK) {
         status = apmw_json_get_int(item, "min_trajectories", 0, 1000000000, &out->min_trajectories, err);
     }
@@ -134,6 +135,58 @@ static apmw_status read_rules(const apmw_json_cur *item, apmw_phase_rules *out, 
         status = apmw_json_get_int(item, "max_output_tokens", 0, 1000000000, &out->max_output_tokens, err);
     }
     out->max_start_offset = (int)offset;
+    return status;
+}
+
+/* Sessions in lanes (AgentX). */
+static apmw_status read_lanes(const apmw_json_cur *root, apmw_phase_rules *out, apmw_error *err)
+{
+    static const char *const KEYS[] = {"start_from", "start_to", "warmup_turns", "warmup_grace_s", "tree_idle_s",
+                                       "system_idle_s", NULL};
+    int64_t turns = 0;
+    apmw_json_cur item;
+    apmw_status status = apmw_json_child(root, "lanes", &item, err);
+    if (status == APMW_OK) {
+        status = apmw_json_only_keys(&item, KEYS, err);
+    }
+    const rule_number numbers[] = {{"start_from", 0.0, 1.0, &out->start_from},
+                                   {"start_to", 0.0, 1.0, &out->start_to},
+                                   {"warmup_grace_s", 0.0, 1e6, &out->warmup_grace_s},
+                                   {"tree_idle_s", 0.0, 1e7, &out->tree_idle_s},
+                                   {"system_idle_s", 0.0, 1e7, &out->system_idle_s}};
+    if (status == APMW_OK) {
+        status = read_numbers(&item, numbers, sizeof numbers / sizeof numbers[0], err);
+    }
+    if (status == APMW_OK) {
+        status = apmw_json_get_int(&item, "warmup_turns", 0, 1000000, &turns, err);
+    }
+    if (status == APMW_OK && out->start_from > out->start_to) {
+        status = apmw_json_error(&item, err, APMW_E_DATA, "start_from %g is above start_to %g", out->start_from, out->start_to);
+    }
+    out->warmup_turns = (int)turns;
+    return status;
+}
+
+static apmw_status read_rules(const apmw_json_cur *item, apmw_phase_rules *out, apmw_error *err)
+{
+    static const char *const AGENTS[] = {"version", "spawn_per_s", "settle_s", "steady_s", "min_window_s",
+                                         "min_trajectories", "min_trajectories_per_agent", "timeout_s",
+                                         "max_failed_share", "max_start_offset", "max_output_tokens", NULL};
+    static const char *const LANES[] = {"version", "min_window_s", "timeout_s", "max_failed_share", "lanes", NULL};
+    out->lanes = apmw_json_has(item, "lanes");
+    apmw_status status = apmw_json_only_keys(item, out->lanes ? LANES : AGENTS, err);
+    if (status == APMW_OK) {
+        status = copy_text(item, "version", out->version, sizeof out->version, err);
+    }
+    const rule_number numbers[] = {{"min_window_s", 0.0, 1e7, &out->min_window_s},
+                                   {"timeout_s", 1.0, 1e8, &out->timeout_s},
+                                   {"max_failed_share", 0.0, 1.0, &out->max_failed_share}};
+    if (status == APMW_OK) {
+        status = read_numbers(item, numbers, sizeof numbers / sizeof numbers[0], err);
+    }
+    if (status == APMW_OK) {
+        status = out->lanes ? read_lanes(item, out, err) : read_agents(item, out, err);
+    }
     return status;
 }
 
@@ -227,8 +280,14 @@ apmw_status apmw_tier_book_rules(const apmw_tier_book *book, const char *version
             return APMW_OK;
         }
     }
-    return apmw_error_set(err, APMW_E_USAGE, "unknown protocol version \"%s\"; known: %s", version,
-                          book->n_rules > 0 ? book->rules[0].version : "none");
+    apmw_buf known = {0};
+    for (size_t i = 0; i < book->n_rules; i++) {
+        apmw_buf_printf(&known, "%s%s", i > 0 ? ", " : "", book->rules[i].version);
+    }
+    const apmw_status status = apmw_error_set(err, APMW_E_USAGE, "unknown protocol version \"%s\"; known: %s", version,
+                                              known.length > 0 ? known.data : "none");
+    apmw_buf_free(&known);
+    return status;
 }
 
 int apmw_tier_book_count(const apmw_tier_book *book, const char *model, const char *version)

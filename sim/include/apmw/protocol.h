@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* AA-AgentPerf v2026-06 as code: one phase (a population of closed-loop agents) and its verdict; tiers and phase rules
- * are data (sim/protocol/tiers.json). The phase object sees times and records only: the simulator and a live client
+/* AA-AgentPerf v2026-06 and InferenceX AgentX as code: one phase (a population of closed-loop agents) and its verdict; tiers
+ * and phase rules are data (sim/protocol/tiers.json). The phase object sees times and records only: the simulator and a live client
  * drive it alike. Sources of the rules: sim/protocol/tiers.json names one for each. */
 #ifndef APMW_PROTOCOL_H
 #define APMW_PROTOCOL_H
@@ -42,6 +42,13 @@ typedef struct apmw_phase_rules {
     double max_failed_share;     /* of measured requests: above it the tier is not met */
     int max_start_offset;
     int64_t max_output_tokens;
+    /* AgentX: sessions in lanes (cluster.h, apmw_lanes) instead of agents that spawn and settle. The window is the profile;
+     * spawn_per_s, settle_s, steady_s, trajectories, max_start_offset and max_output_tokens then say nothing. */
+    bool lanes;
+    double start_from, start_to; /* shares of a session between which a lane's first one starts */
+    int warmup_turns;
+    double warmup_grace_s;
+    double tree_idle_s, system_idle_s; /* 0 = not capped */
 } apmw_phase_rules;
 
 typedef struct apmw_tier_book {
@@ -79,6 +86,9 @@ void apmw_phase_free(apmw_phase *phase);
 /* Of calls at one instant, submissions and ends come before apmw_phase_advance. Times must not decrease. */
 void apmw_phase_on_submit(apmw_phase *phase, apmw_time now, const apmw_request_record *record);
 void apmw_phase_on_request(apmw_phase *phase, apmw_time now, const apmw_request_record *record);
+/* The window begins now, whoever has sent what: for drivers with a warm-up of their own, whose requests the phase is not
+ * told of. Once, before anything else. */
+void apmw_phase_begin(apmw_phase *phase, apmw_time now);
 /* Looks at the clock; returns the state. */
 apmw_phase_state apmw_phase_advance(apmw_phase *phase, apmw_time now);
 /* When apmw_phase_advance has to be called next though nothing happens; APMW_TIME_NEVER = events decide. */
