@@ -188,7 +188,7 @@ static bool can_never_run(const apmw_engine *engine, apmw_seq *seq)
     const apmw_engine_config *c = &engine->config;
     const apmw_request *request = seq->request;
     const int64_t n_prompt = request->record.n_prompt, n_out = request->record.n_out;
-    if (n_prompt < 1 || n_out < 1)
+    if (n_prompt < 1 || n_out < (request->remote_prefill ? 2 : 1) || (request->remote_prefill && !c->connector))
         return true;
     const int64_t cap = request->max_tokens > n_out ? request->max_tokens : n_out;
     if (c->max_model_len > 0 && n_prompt + cap > c->max_model_len)
@@ -261,7 +261,7 @@ void apmw_engine_submit(apmw_engine *engine, apmw_request *request)
     record->engine = engine->index;
     record->rank = -1;
     record->state = APMW_REQUEST_WAITING;
-    record->n_cached = record->n_recomputed = 0;
+    record->n_cached = record->n_fetched = record->n_transferred = record->n_recomputed = 0;
     record->n_preemptions = 0;
     record->submitted = now;
     record->admitted = record->first_scheduled = record->first_token = APMW_TIME_NEVER;
@@ -281,7 +281,7 @@ void apmw_engine_submit(apmw_engine *engine, apmw_request *request)
     engine->all.tokens += seq->booked;
     if (request->rank_hint >= 0 && request->rank_hint < engine->config.n_ranks)
         book_rank(engine, seq, request->rank_hint);
-    for (size_t i = 0; i < engine->n_probes; i++)
+    for (size_t i = 0; i < engine->n_probes && !request->silent; i++)
         if (engine->probes[i]->on_submit)
             engine->probes[i]->on_submit(engine->probes[i]->self, now, record);
     /* The front end takes one request after another. */
@@ -295,6 +295,30 @@ void apmw_engine_submit(apmw_engine *engine, apmw_request *request)
     engine->coming = seq;
     apmw_des_schedule(engine->des, engine->frontend_free + engine->config.request_overhead_ns,
                       APMW_EVENT_ARRIVAL, on_arrival, seq, 0);
+}
+
+void apmw_engine_fetched(apmw_engine *engine, apmw_request *request)
+{
+    apmw_seq *seq = request->private_;
+    if (engine->fault.status != APMW_OK || !seq || seq->fetch != APMW_FETCH_LOADING)
+        return;
+    const int64_t came = seq->fetch_to - seq->done;
+    if (request->remote_prefill)
+        request->record.n_transferred = came;
+    else
+        request->record.n_fetched = came;
+    seq->fetch = APMW_FETCH_LOADED;
+    seq->done = seq->fetch_to;
+    engine->mode->fetched(engine, seq);
+}
+
+void apmw_engine_release_kv(apmw_engine *engine, apmw_request *request)
+{
+    apmw_seq *seq = request->private_;
+    if (engine->fault.status != APMW_OK || !seq || !seq->held)
+        return;
+    engine->mode->release(engine, seq);
+    apmw_seq_drop(engine, seq);
 }
 
 static const apmw_rank_books *books(const apmw_engine *engine, int rank)

@@ -58,6 +58,15 @@ static apmw_status check_rank(const apmw_engine *engine, const apmw_fast *fast, 
             s.lease_blocks += seq->lease.pinned_blocks + seq->lease.taken_blocks;
         }
     }
+    const apmw_seq_list *aside[] = {&rank->loading, &rank->loaded, &rank->held};
+    for (size_t i = 0; i < sizeof aside / sizeof aside[0]; i++)
+        for (const apmw_seq *seq = aside[i]->head; seq; seq = seq->next) {
+            if (!seq->lease.active)
+                return broken(engine, index, "loading or ended sequences without a lease", 1, 0, err);
+            s.reserved_blocks += seq->held ? 0 : seq->promised_blocks;
+            s.lease_blocks += seq->lease.pinned_blocks + seq->lease.taken_blocks;
+            s.duplicates += seq->lease.committed_blocks - seq->lease.pinned_blocks - seq->lease.inserted_blocks;
+        }
     for (size_t i = 0; i < rank->n_chunks; i++)
         chunk_tokens += rank->chunks[i].new_tokens;
     /* Blocks of steps that have begun and whose progress is not yet counted. */
@@ -103,8 +112,9 @@ static apmw_status check_rank(const apmw_engine *engine, const apmw_fast *fast, 
     if (!engine->stepping && n_partial > 1)
         return broken(engine, index, "sequences between two chunks", n_partial, 1, err);
     /* L9 */
-    const int64_t work = rank->waiting.n + rank->unreceived.n + rank->running.n;
-    if (!engine->stepping && !fast->planning && work > 0)
+    const int64_t work = rank->waiting.n + rank->unreceived.n + rank->running.n + rank->loaded.n;
+    const bool may_wait = rank->loading.n + rank->held.n > 0; /* for KV or blocks from outside */
+    if (!engine->stepping && !fast->planning && work > 0 && !may_wait)
         return broken(engine, index, "L9: requests held by an engine that stands still", work, 0, err);
     return APMW_OK;
 }

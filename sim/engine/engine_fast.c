@@ -7,7 +7,8 @@ static void each(const apmw_engine *engine, void (*fn)(void *self, apmw_seq *seq
     const apmw_fast *fast = engine->state;
     for (int i = 0; fast->ranks && i < engine->config.n_ranks; i++) {
         const apmw_rank *rank = &fast->ranks[i];
-        const apmw_seq_list *lists[] = {&rank->unreceived, &rank->waiting, &rank->running};
+        const apmw_seq_list *lists[] = {&rank->unreceived, &rank->waiting, &rank->running,
+                                        &rank->loading,    &rank->loaded,  &rank->held};
         for (size_t j = 0; j < sizeof lists / sizeof lists[0]; j++)
             for (apmw_seq *seq = lists[j]->head, *next; seq; seq = next) {
                 next = seq->next;
@@ -54,5 +55,6 @@ static apmw_status open_mode(apmw_engine *engine, apmw_error *err)
     return ok ? APMW_OK : apmw_error_set(err, APMW_E_NOMEM, "engine %d: out of memory", (int)engine->index);
 }
 
-const apmw_engine_mode apmw_engine_fast = {open_mode,        close_mode,      apmw_fast_arrive,
-                                           apmw_fast_settle, apmw_fast_check, each};
+const apmw_engine_mode apmw_engine_fast = {
+    open_mode,         close_mode,       apmw_fast_arrive, apmw_fast_fetched,
+    apmw_fast_release, apmw_fast_settle, apmw_fast_check,  each};

@@ -52,6 +52,9 @@ typedef struct apmw_rank {
     apmw_seq_list unreceived; /* SGLang: arrived, not yet looked at */
     apmw_seq_list waiting;    /* first come first served; preempted ones return to its head */
     apmw_seq_list running;    /* in order of admission */
+    apmw_seq_list loading;    /* admitted, KV on its way */
+    apmw_seq_list loaded;     /* it has come: they run at the next step boundary with a place for them */
+    apmw_seq_list held;       /* ended, their KV still needed elsewhere */
     apmw_seq *partial; /* admitted, prompt not complete after the last step: at most one, the last admitted */
 
     /* The decoding sequences as sums. */
@@ -69,10 +72,11 @@ typedef struct apmw_rank {
     int64_t *crossing;
     int64_t grown, grown_blocks;
     int64_t ahead;                         /* steps of the running stretch whose blocks are taken */
-    int64_t lease_blocks, reserved_blocks; /* of running sequences: pinned + taken, and promised */
+    int64_t lease_blocks, reserved_blocks; /* of admitted sequences: pinned + taken, and promised */
 
     /* The step that is planned or runs. */
     bool decodes, preempted;
+    bool held_back; /* a fetch without blocks or a fetched prompt without room is first in line */
     apmw_chunk *chunks;
     apmw_seq **chunk_seqs;
     size_t n_chunks, chunk_capacity;
@@ -123,6 +127,8 @@ bool apmw_fast_plan(apmw_engine *engine);
 /* engine_step.c: of apmw_engine_mode. */
 void apmw_fast_arrive(apmw_engine *engine, apmw_seq *seq);
 void apmw_fast_settle(const apmw_engine *engine);
+void apmw_fast_fetched(apmw_engine *engine, apmw_seq *seq);
+void apmw_fast_release(apmw_engine *engine, apmw_seq *seq);
 /* engine_check.c */
 apmw_status apmw_fast_check(const apmw_engine *engine, apmw_error *err);
 

@@ -11,6 +11,16 @@
 enum { APMW_FIX_SHIFT = 20 };
 #define APMW_FIX_ONE ((int64_t)1 << APMW_FIX_SHIFT)
 
+/* KV from outside. Whether it is wanted is settled when the request is first looked at as the head of its
+ * queue; then its blocks are taken and it is loading; loaded, it may run. */
+typedef enum apmw_seq_fetch {
+    APMW_FETCH_OPEN,
+    APMW_FETCH_DECLINED,
+    APMW_FETCH_WANTED,
+    APMW_FETCH_LOADING,
+    APMW_FETCH_LOADED
+} apmw_seq_fetch;
+
 /* A request inside the engine. */
 typedef struct apmw_seq apmw_seq;
 struct apmw_seq {
@@ -28,6 +38,9 @@ struct apmw_seq {
     int64_t reserved_blocks; /* TRT-LLM: for prompt and declared output, 0 = no reservation */
     int64_t promised_blocks; /* what its admission counted on, if it has a reservation */
     apmw_kv_lease lease;
+    apmw_seq_fetch fetch;
+    int64_t fetch_to; /* tokens in KV after it */
+    bool held;        /* ended, with its lease */
     int64_t n_steps;  /* decode steps that its remaining output takes, drawn when it starts to decode */
     int64_t n_tokens; /* tokens emitted in these */
     int64_t rate;     /* mean tokens a step, fixed point, rounded up */
@@ -41,6 +54,10 @@ typedef struct apmw_engine_mode {
     void (*close)(apmw_engine *engine);
     /* The sequence, of a known rank, joins the queue of its rank now. */
     void (*arrive)(apmw_engine *engine, apmw_seq *seq);
+    /* What a loading sequence waited for is there. */
+    void (*fetched)(apmw_engine *engine, apmw_seq *seq);
+    /* Gives back what an ended sequence holds. */
+    void (*release)(apmw_engine *engine, apmw_seq *seq);
     /* Brings the pools to the step that runs now, before somebody looks. May be NULL. */
     void (*settle)(const apmw_engine *engine);
     apmw_status (*check)(const apmw_engine *engine, apmw_error *err);
@@ -86,6 +103,14 @@ void apmw_engine_fault(apmw_engine *engine, apmw_status status, const char *what
 int64_t apmw_engine_blocks(const apmw_engine *engine, int64_t tokens); /* rounded up */
 /* Begins (or resumes) the lease, counts hits or recomputed tokens, stamps the admission. */
 void apmw_seq_admit(apmw_engine *engine, apmw_seq *seq, apmw_time now);
+/* Tokens that a fetch brings the KV of the head of a queue to, given its match; 0 = it wants none. */
+int64_t apmw_seq_wants_fetch(apmw_engine *engine, apmw_seq *seq, int64_t matched);
+/* Might a sequence that is not the head want one? */
+bool apmw_seq_fetch_open(const apmw_engine *engine, const apmw_seq *seq);
+/* Admits it, takes the blocks of its prompt (their number must be available) and starts the fetch. */
+void apmw_seq_begin_fetch(apmw_engine *engine, apmw_seq *seq, int64_t to, apmw_time now);
+/* A loaded sequence takes its place in the running order. */
+void apmw_seq_end_fetch(apmw_engine *engine, apmw_seq *seq, apmw_time now);
 /* Tokens of the stream that a lookup for this sequence covers. */
 int64_t apmw_seq_lookup_tokens(const apmw_seq *seq);
 /* KV blocks that admission asks for in the end (matched ones included), by the rules of the policy. */

@@ -114,7 +114,13 @@ static void wake(apmw_engine *engine)
 static void end_sequence(apmw_engine *engine, apmw_seq *seq)
 {
     plain *p = engine->state;
-    apmw_plain_leave(engine, seq, seq->request->record.n_prompt + seq->request->record.n_out - 1);
+    seq->computed = seq->request->record.n_prompt + seq->request->record.n_out - 1;
+    seq->held = seq->request->hold_kv;
+    apmw_plain_leave(engine, seq, seq->computed);
+    if (seq->held) {
+        pile *held = &p->ranks[seq->rank].held;
+        apmw_plain_insert(engine, held, held->n, seq);
+    }
     apmw_plain_insert(engine, &p->done, p->done.n, seq);
 }
 
@@ -180,13 +186,34 @@ static void arrive(apmw_engine *engine, apmw_seq *seq)
     wake(engine);
 }
 
+static void fetched(apmw_engine *engine, apmw_seq *seq)
+{
+    plain *p = engine->state;
+    plain_rank *rank = &p->ranks[seq->rank];
+    apmw_plain_take_out(&rank->loading, seq);
+    apmw_plain_insert(engine, &rank->loaded, rank->loaded.n, seq);
+    wake(engine);
+}
+
+static void release(apmw_engine *engine, apmw_seq *seq)
+{
+    plain *p = engine->state;
+    apmw_plain_take_out(&p->ranks[seq->rank].held, seq);
+    apmw_seq_release(engine, seq, seq->computed);
+    wake(engine);
+}
+
 static apmw_status check(const apmw_engine *engine, apmw_error *err)
 {
     const plain *p = engine->state;
     int64_t held = p->running.n;
-    for (int i = 0; i < engine->config.n_ranks; i++)
-        held += p->ranks[i].waiting.n + p->ranks[i].unreceived.n;
-    if (held > 0 && !engine->stepping && !p->planning)
+    bool may_wait = false; /* for KV or blocks from outside */
+    for (int i = 0; i < engine->config.n_ranks; i++) {
+        const plain_rank *rank = &p->ranks[i];
+        held += rank->waiting.n + rank->unreceived.n + rank->loaded.n;
+        may_wait = may_wait || rank->loading.n + rank->held.n > 0;
+    }
+    if (held > 0 && !may_wait && !engine->stepping && !p->planning)
         return apmw_error_set(err, APMW_E_INTERNAL,
                               "engine %d: L9: %lld requests held by an engine that stands still",
                               (int)engine->index, (long long)held);
@@ -198,11 +225,12 @@ static void each(const apmw_engine *engine, void (*fn)(void *self, apmw_seq *seq
     const plain *p = engine->state;
     for (int64_t i = 0; i < p->running.n; i++)
         fn(self, p->running.v[i]);
-    for (int rank = 0; p->ranks && rank < engine->config.n_ranks; rank++) {
-        for (int64_t i = 0; i < p->ranks[rank].waiting.n; i++)
-            fn(self, p->ranks[rank].waiting.v[i]);
-        for (int64_t i = 0; i < p->ranks[rank].unreceived.n; i++)
-            fn(self, p->ranks[rank].unreceived.v[i]);
+    for (int i = 0; p->ranks && i < engine->config.n_ranks; i++) {
+        const plain_rank *rank = &p->ranks[i];
+        const pile *piles[] = {&rank->waiting, &rank->unreceived, &rank->loading, &rank->loaded, &rank->held};
+        for (size_t k = 0; k < sizeof piles / sizeof piles[0]; k++)
+            for (int64_t j = 0; j < piles[k]->n; j++)
+                fn(self, piles[k]->v[j]);
     }
 }
 
@@ -212,6 +240,9 @@ static void close_mode(apmw_engine *engine)
     for (int i = 0; p->ranks && i < engine->config.n_ranks; i++) {
         free(p->ranks[i].waiting.v);
         free(p->ranks[i].unreceived.v);
+        free(p->ranks[i].loading.v);
+        free(p->ranks[i].loaded.v);
+        free(p->ranks[i].held.v);
     }
     free(p->ranks);
     free(p->running.v);
@@ -235,4 +266,5 @@ static apmw_status open_mode(apmw_engine *engine, apmw_error *err)
     return APMW_OK;
 }
 
-const apmw_engine_mode apmw_engine_plain = {open_mode, close_mode, arrive, NULL, check, each};
+const apmw_engine_mode apmw_engine_plain = {open_mode, close_mode, arrive, fetched, release,
+                                            NULL,      check,      each};

@@ -11,8 +11,8 @@ typedef struct pile {
 } pile;
 
 typedef struct plain_rank {
-    pile unreceived, waiting;
-    bool decodes, preempted;
+    pile unreceived, waiting, loading, loaded, held;
+    bool decodes, preempted, held_back;
     int64_t recv_count;
     int64_t grown_blocks; /* with drafts: blocks that the growth of the whole batch has taken */
 } plain_rank;
@@ -40,6 +40,7 @@ typedef struct plain {
 void apmw_plain_insert(apmw_engine *engine, pile *p, int64_t at, apmw_seq *seq);
 /* Ends the lease of a running sequence and removes it. kv_tokens is what its KV holds. */
 void apmw_plain_leave(apmw_engine *engine, apmw_seq *seq, int64_t kv_tokens);
+void apmw_plain_take_out(pile *p, const apmw_seq *seq);
 bool apmw_plain_decoding(const apmw_seq *seq);
 /* SGLang: called once a step, or when the engine wakes. */
 void apmw_plain_receive(apmw_engine *engine, int rank);

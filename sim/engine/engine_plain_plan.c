@@ -21,7 +21,7 @@ void apmw_plain_insert(apmw_engine *engine, pile *p, int64_t at, apmw_seq *seq)
     p->v[at] = seq;
 }
 
-static void take_out(pile *p, const apmw_seq *seq)
+void apmw_plain_take_out(pile *p, const apmw_seq *seq)
 {
     int64_t at = 0;
     while (p->v[at] != seq)
@@ -88,17 +88,26 @@ void apmw_plain_leave(apmw_engine *engine, apmw_seq *seq, int64_t kv_tokens)
         seq->lease.taken_blocks += rank->grown_blocks - others;
         rank->grown_blocks = others;
     }
-    take_out(&p->running, seq);
-    apmw_seq_release(engine, seq, kv_tokens);
+    apmw_plain_take_out(&p->running, seq);
+    if (seq->held)
+        apmw_seq_commit(engine, seq);
+    else
+        apmw_seq_release(engine, seq, kv_tokens);
 }
 
-static void preempt_last(apmw_engine *engine, int rank)
+static apmw_seq *last_of(apmw_engine *engine, int rank)
 {
     plain *p = engine->state;
     int64_t at = p->running.n - 1;
     while (p->running.v[at]->rank != rank)
         at--;
-    apmw_seq *seq = p->running.v[at];
+    return p->running.v[at];
+}
+
+static void preempt(apmw_engine *engine, apmw_seq *seq)
+{
+    plain *p = engine->state;
+    const int rank = seq->rank;
     const apmw_request_record record = seq->request->record;
     const int64_t steps = apmw_plain_decoding(seq) ? seq->join : 0;
     /* The lease ends with what decoding has written; the state changes after that. */
@@ -115,7 +124,7 @@ static void decode_step(apmw_engine *engine, int rank)
     plain *p = engine->state;
     while (count(engine, rank, true) > 0 &&
            step_blocks(engine, rank) > apmw_prefix_cache_available(engine->caches[rank]))
-        preempt_last(engine, rank);
+        preempt(engine, last_of(engine, rank));
     p->ranks[rank].decodes = count(engine, rank, true) > 0;
     if (!p->ranks[rank].decodes)
         return;
@@ -154,10 +163,13 @@ static int64_t budget(const apmw_engine *engine, int rank)
 static void prefill(apmw_engine *engine, apmw_seq *seq, int64_t tokens)
 {
     plain *p = engine->state;
-    const int64_t blocks =
-        apmw_engine_blocks(engine, seq->done + tokens) - apmw_engine_blocks(engine, seq->done);
+    /* What was fetched in part has the blocks of its whole prompt. */
+    const int64_t blocks = seq->fetch == APMW_FETCH_LOADED && seq->lease.pinned_blocks + seq->lease.taken_blocks >=
+                                                                  apmw_engine_blocks(engine, seq->total)
+                               ? 0
+                               : apmw_engine_blocks(engine, seq->done + tokens) - apmw_engine_blocks(engine, seq->done);
     if (!apmw_prefix_cache_take(engine->caches[seq->rank], &seq->lease, blocks)) {
-        preempt_last(engine, seq->rank);
+        preempt(engine, seq);
         return;
     }
     if (p->n_pieces == p->piece_capacity) {
@@ -215,6 +227,13 @@ static int64_t promised(const apmw_engine *engine, int rank)
         reserved += seq->promised_blocks;
         held += seq->lease.pinned_blocks + seq->lease.taken_blocks;
     }
+    const pile *aside[] = {&p->ranks[rank].loading, &p->ranks[rank].loaded, &p->ranks[rank].held};
+    for (size_t k = 0; k < sizeof aside / sizeof aside[0]; k++)
+        for (int64_t i = 0; i < aside[k]->n; i++) {
+            const apmw_seq *seq = aside[k]->v[i];
+            reserved += seq->held ? 0 : seq->promised_blocks;
+            held += seq->lease.pinned_blocks + seq->lease.taken_blocks;
+        }
     held += p->ranks[rank].grown_blocks;
     return reserved > held ? reserved - held : 0;
 }
@@ -235,7 +254,7 @@ static int64_t startable(const apmw_engine *engine, const apmw_seq *seq, int64_t
 static void start(apmw_engine *engine, apmw_seq *seq, int64_t tokens)
 {
     plain *p = engine->state;
-    take_out(&p->ranks[seq->rank].waiting, seq);
+    apmw_plain_take_out(&p->ranks[seq->rank].waiting, seq);
     apmw_seq_admit(engine, seq, apmw_des_now(engine->des));
     apmw_plain_insert(engine, &p->running, p->running.n, seq);
     prefill(engine, seq, tokens);
@@ -247,15 +266,87 @@ static bool only_whole(const apmw_engine *engine, int64_t tokens)
            tokens <= engine->config.max_num_batched_tokens;
 }
 
+/* The tokens that the head of the queue would fetch, 0 = none. */
+static int64_t head_fetches(apmw_engine *engine, int rank)
+{
+    const plain *p = engine->state;
+    const pile *waiting = &p->ranks[rank].waiting;
+    if (waiting->n == 0)
+        return 0;
+    apmw_seq *seq = waiting->v[0];
+    return apmw_seq_wants_fetch(
+        engine, seq,
+        apmw_prefix_cache_match(engine->caches[rank], seq->request->stream, apmw_seq_lookup_tokens(seq)));
+}
+
+/* Takes the blocks of those at the head whose KV comes from outside. */
+static void fetch_waiting(apmw_engine *engine, int rank)
+{
+    plain *p = engine->state;
+    pile *waiting = &p->ranks[rank].waiting, *loading = &p->ranks[rank].loading;
+    for (int64_t to = head_fetches(engine, rank), blocks; to > 0; to = head_fetches(engine, rank)) {
+        apmw_seq *seq = waiting->v[0];
+        if (startable(engine, seq, 0, &blocks) == 0)
+            return;
+        apmw_plain_take_out(waiting, seq);
+        apmw_plain_insert(engine, loading, loading->n, seq);
+        apmw_seq_begin_fetch(engine, seq, to, apmw_des_now(engine->des));
+    }
+}
+
+static void run_loaded(apmw_engine *engine, int rank)
+{
+    plain *p = engine->state;
+    apmw_seq *seq = p->ranks[rank].loaded.v[0];
+    apmw_plain_take_out(&p->ranks[rank].loaded, seq);
+    apmw_plain_insert(engine, &p->running, p->running.n, seq);
+    apmw_seq_end_fetch(engine, seq, apmw_des_now(engine->des));
+    apmw_seq_commit(engine, seq);
+}
+
+/* Whole prompts from outside decode from now on. */
+static void join_loaded(apmw_engine *engine, int rank)
+{
+    plain *p = engine->state;
+    const pile *loaded = &p->ranks[rank].loaded;
+    while (loaded->n > 0 && loaded->v[0]->request->remote_prefill &&
+           count(engine, rank, false) < engine->seq_limit) {
+        apmw_seq *seq = loaded->v[0];
+        run_loaded(engine, rank);
+        apmw_seq_begin_decode(engine, seq);
+        seq->join = 0;
+    }
+}
+
+/* Prompts that came in part go first; false if one of them waits. */
+static bool start_loaded(apmw_engine *engine, int rank, int64_t room)
+{
+    plain *p = engine->state;
+    const pile *loaded = &p->ranks[rank].loaded;
+    while (loaded->n > 0 && !loaded->v[0]->request->remote_prefill) {
+        apmw_seq *seq = loaded->v[0];
+        const int64_t left = seq->total - seq->done;
+        if (p->ranks[rank].preempted || prompt_open(engine, rank) ||
+            count(engine, rank, false) >= engine->seq_limit || room <= 0 ||
+            (only_whole(engine, left) && left > room))
+            return false;
+        run_loaded(engine, rank);
+        prefill(engine, seq, left < room ? left : room);
+        room -= left < room ? left : room;
+    }
+    return true;
+}
+
 static void start_waiting(apmw_engine *engine, int rank)
 {
     plain *p = engine->state;
     pile *waiting = &p->ranks[rank].waiting;
-    while (!p->ranks[rank].preempted && !prompt_open(engine, rank) && waiting->n > 0 &&
+    while (!p->ranks[rank].held_back && !p->ranks[rank].preempted && !prompt_open(engine, rank) && waiting->n > 0 &&
            count(engine, rank, false) < engine->seq_limit) {
         int64_t blocks;
         const int64_t room = budget(engine, rank), tokens = startable(engine, waiting->v[0], 0, &blocks);
-        if (room <= 0 || tokens == 0 || (only_whole(engine, tokens) && tokens > room))
+        if (room <= 0 || tokens == 0 || head_fetches(engine, rank) > 0 ||
+            (only_whole(engine, tokens) && tokens > room))
             return;
         start(engine, waiting->v[0], tokens < room ? tokens : room);
     }
@@ -274,12 +365,17 @@ static void plan_sglang(apmw_engine *engine, int rank)
             break;
         }
     }
-    while (!p->ranks[rank].preempted && !prompt_open(engine, rank) && waiting->n > 0 &&
-           count(engine, rank, false) < engine->seq_limit) {
+    fetch_waiting(engine, rank);
+    const int64_t least = chunk < limit ? chunk : limit;
+    const bool blocked = head_fetches(engine, rank) > 0;
+    const bool all_in = start_loaded(engine, rank, least - piece_tokens(engine, rank)) && !blocked;
+    while (all_in && !p->ranks[rank].preempted && !prompt_open(engine, rank) &&
+           waiting->n > 0 && count(engine, rank, false) < engine->seq_limit) {
         int64_t blocks;
         const int64_t used = piece_tokens(engine, rank),
                       tokens = startable(engine, waiting->v[0], 0, &blocks);
-        if (used >= chunk || used >= limit || tokens == 0 || (used > 0 && used + tokens > limit))
+        if (used >= chunk || used >= limit || tokens == 0 || (used > 0 && used + tokens > limit) ||
+            head_fetches(engine, rank) > 0)
             break;
         start(engine, waiting->v[0], tokens < chunk - used ? tokens : chunk - used);
     }
@@ -308,14 +404,14 @@ static int64_t candidates(const apmw_engine *engine, int rank, int64_t *prompt_t
     const pile *waiting = &p->ranks[rank].waiting;
     int64_t n = 0, pledged = 0, used = 0;
     *prompt_tokens = 0;
-    if (p->ranks[rank].preempted || prompt_open(engine, rank))
+    if (p->ranks[rank].held_back || p->ranks[rank].preempted || prompt_open(engine, rank))
         return 0;
     const int64_t room = budget(engine, rank);
     for (; n < waiting->n && count(engine, rank, false) + n < engine->seq_limit && used < room; n++) {
         const apmw_seq *seq = waiting->v[n];
         int64_t blocks;
         const int64_t tokens = startable(engine, seq, pledged, &blocks);
-        if (tokens == 0 || (only_whole(engine, tokens) && used + tokens > room))
+        if (tokens == 0 || apmw_seq_fetch_open(engine, seq) || (only_whole(engine, tokens) && used + tokens > room))
             break;
         used += tokens;
         pledged += blocks;
@@ -358,12 +454,18 @@ bool apmw_plain_plan(apmw_engine *engine)
     p->n_pieces = 0;
     for (int i = 0; i < engine->config.n_ranks; i++) {
         p->ranks[i].preempted = p->ranks[i].decodes = false;
+        join_loaded(engine, i);
         if (batching == APMW_BATCHING_SGLANG) {
             plan_sglang(engine, i);
         } else {
             decode_step(engine, i);
             continue_prompts(engine, i);
         }
+    }
+    for (int i = 0; batching != APMW_BATCHING_SGLANG && i < engine->config.n_ranks; i++) {
+        fetch_waiting(engine, i);
+        const bool blocked = head_fetches(engine, i) > 0;
+        p->ranks[i].held_back = !start_loaded(engine, i, budget(engine, i)) || blocked;
     }
     if (batching == APMW_BATCHING_VLLM || (batching == APMW_BATCHING_TRTLLM && !trtllm_holds(engine)))
         for (int i = 0; i < engine->config.n_ranks; i++)

@@ -69,9 +69,49 @@ static void admit(apmw_engine *engine, apmw_rank *rank, apmw_seq *seq)
     rank->reserved_blocks += seq->promised_blocks;
 }
 
-static void preempt_last(apmw_engine *engine, apmw_rank *rank)
+/* Waiting ones whose KV comes from outside, as long as the head is such a one and its blocks fit. They need no
+ * place in the batch yet. True if the head waits for blocks: nobody overtakes it. */
+static bool start_fetches(apmw_engine *engine, apmw_rank *rank)
 {
-    apmw_seq *seq = rank->running.tail;
+    while (engine->config.connector && rank->waiting.head) {
+        apmw_seq *seq = rank->waiting.head;
+        offer o;
+        const bool fits = make_offer(engine, rank, seq, 0, &o);
+        const int64_t to = apmw_seq_wants_fetch(engine, seq, o.matched);
+        if (to == 0)
+            return false;
+        if (!fits)
+            return true;
+        apmw_seq_list_remove(&rank->waiting, seq);
+        apmw_seq_list_append(&rank->loading, seq);
+        apmw_seq_begin_fetch(engine, seq, to, apmw_des_now(engine->des));
+        rank->lease_blocks += seq->lease.pinned_blocks + seq->lease.taken_blocks;
+        rank->reserved_blocks += seq->promised_blocks;
+    }
+    return false;
+}
+
+static void run_loaded(apmw_engine *engine, apmw_rank *rank, apmw_seq *seq)
+{
+    apmw_seq_list_remove(&rank->loaded, seq);
+    apmw_seq_list_append(&rank->running, seq);
+    apmw_seq_end_fetch(engine, seq, apmw_des_now(engine->des));
+}
+
+/* Prompts that came whole decode from this step on. */
+static void join_loaded(apmw_engine *engine, apmw_rank *rank)
+{
+    while (rank->loaded.head && rank->loaded.head->request->remote_prefill &&
+           rank->running.n < engine->seq_limit) {
+        apmw_seq *seq = rank->loaded.head;
+        run_loaded(engine, rank, seq);
+        apmw_seq_commit(engine, seq);
+        apmw_rank_join(engine, rank, seq);
+    }
+}
+
+static void preempt(apmw_engine *engine, apmw_rank *rank, apmw_seq *seq)
+{
     int64_t steps = 0;
     if (seq == rank->partial)
         rank->partial = NULL;
@@ -90,7 +130,7 @@ static void preempt_last(apmw_engine *engine, apmw_rank *rank)
 static void plan_decodes(apmw_engine *engine, apmw_rank *rank)
 {
     while (rank->n_decode > 0 && apmw_rank_demand(engine, rank, 1) > apmw_prefix_cache_available(rank->cache))
-        preempt_last(engine, rank);
+        preempt(engine, rank, rank->running.tail);
     rank->decodes = rank->n_decode > 0;
     apmw_rank_take_to(engine, rank, 1);
 }
@@ -101,8 +141,8 @@ static int64_t budget_left(const apmw_engine *engine, const apmw_rank *rank)
     return engine->config.max_num_batched_tokens - decode - rank->chunk_tokens;
 }
 
-/* The sequence that stands between two chunks goes on with what the budget leaves. It is the last admitted,
- * so when blocks run out it is the one that gives way. */
+/* The sequence that stands between two chunks goes on with what the budget leaves. Nobody was admitted after
+ * it, so when blocks run out it is the one that gives way. */
 static void plan_partial(apmw_engine *engine, apmw_rank *rank)
 {
     apmw_seq *seq = rank->partial;
@@ -116,7 +156,7 @@ static void plan_partial(apmw_engine *engine, apmw_rank *rank)
         return;
     const int64_t held = seq->lease.pinned_blocks + seq->lease.taken_blocks;
     if (apmw_engine_blocks(engine, seq->done + tokens) - held > apmw_prefix_cache_available(rank->cache)) {
-        preempt_last(engine, rank);
+        preempt(engine, rank, seq);
         return;
     }
     if (add_chunk(engine, rank, seq, tokens) && seq->done + tokens == seq->total)
@@ -131,16 +171,38 @@ static bool starts_whole(const apmw_engine *engine, int64_t new_tokens)
            new_tokens <= engine->config.max_num_batched_tokens;
 }
 
+/* Prompts that came in part compute the rest; their blocks are taken. Returns false if one has no room. */
+static bool continue_loaded(apmw_engine *engine, apmw_rank *rank, int64_t *budget, bool whole_rule)
+{
+    while (rank->loaded.head && !rank->loaded.head->request->remote_prefill) {
+        apmw_seq *seq = rank->loaded.head;
+        const int64_t left = seq->total - seq->done;
+        if (rank->preempted || rank->partial || rank->running.n >= engine->seq_limit || *budget <= 0 ||
+            (whole_rule && starts_whole(engine, left) && left > *budget))
+            return false;
+        const int64_t tokens = left < *budget ? left : *budget;
+        run_loaded(engine, rank, seq);
+        apmw_seq_commit(engine, seq);
+        if (!add_chunk(engine, rank, seq, tokens))
+            return false;
+        if (tokens < left)
+            rank->partial = seq;
+        *budget -= tokens;
+    }
+    return true;
+}
+
 /* vLLM v1 and TensorRT-LLM: waiting ones in order while tokens, sequences and KV allow. */
 static void admit_beside_decodes(apmw_engine *engine, apmw_rank *rank)
 {
-    if (rank->preempted || rank->partial)
+    if (rank->held_back || rank->preempted || rank->partial)
         return;
     while (rank->waiting.head && rank->running.n < engine->seq_limit) {
         apmw_seq *seq = rank->waiting.head;
         const int64_t budget = budget_left(engine, rank);
         offer o;
-        if (budget <= 0 || !make_offer(engine, rank, seq, 0, &o))
+        if (budget <= 0 || !make_offer(engine, rank, seq, 0, &o) ||
+            apmw_seq_wants_fetch(engine, seq, o.matched) > 0)
             return;
         if (starts_whole(engine, o.new_tokens) && o.new_tokens > budget)
             return;
@@ -169,7 +231,7 @@ static void plan_sglang(apmw_engine *engine, apmw_rank *rank)
         const int64_t held = seq->lease.pinned_blocks + seq->lease.taken_blocks;
         if (apmw_engine_blocks(engine, seq->done + tokens) - held >
             apmw_prefix_cache_available(rank->cache)) {
-            preempt_last(engine, rank);
+            preempt(engine, rank, seq);
         } else {
             if (!add_chunk(engine, rank, seq, tokens))
                 return;
@@ -179,11 +241,18 @@ static void plan_sglang(apmw_engine *engine, apmw_rank *rank)
             prefill_left -= tokens;
         }
     }
-    while (!rank->preempted && !rank->partial && rank->waiting.head && rank->running.n < engine->seq_limit &&
-           chunk_left > 0 && prefill_left > 0) {
+    const bool blocked = start_fetches(engine, rank);
+    int64_t room = chunk_left < prefill_left ? chunk_left : prefill_left;
+    const int64_t room_before = room;
+    const bool all_in = continue_loaded(engine, rank, &room, false);
+    chunk_left -= room_before - room;
+    prefill_left -= room_before - room;
+    while (all_in && !blocked && !rank->preempted && !rank->partial && rank->waiting.head &&
+           rank->running.n < engine->seq_limit && chunk_left > 0 && prefill_left > 0) {
         offer o;
         seq = rank->waiting.head;
-        if (!make_offer(engine, rank, seq, 0, &o) || (rank->n_chunks > 0 && o.new_tokens > prefill_left))
+        if (!make_offer(engine, rank, seq, 0, &o) || (rank->n_chunks > 0 && o.new_tokens > prefill_left) ||
+            apmw_seq_wants_fetch(engine, seq, o.matched) > 0)
             break;
         const int64_t tokens = o.new_tokens < chunk_left ? o.new_tokens : chunk_left;
         admit(engine, rank, seq);
@@ -219,13 +288,13 @@ static int64_t count_candidates(apmw_engine *engine, apmw_rank *rank)
 {
     rank->candidates = rank->candidate_blocks = 0;
     int64_t tokens = 0, prompt_tokens = 0;
-    if (rank->preempted || rank->partial)
+    if (rank->held_back || rank->preempted || rank->partial)
         return 0;
     const int64_t budget = budget_left(engine, rank);
     for (const apmw_seq *seq = rank->waiting.head;
          seq && rank->running.n + rank->candidates < engine->seq_limit && tokens < budget; seq = seq->next) {
         offer o;
-        if (!make_offer(engine, rank, seq, rank->candidate_blocks, &o))
+        if (apmw_seq_fetch_open(engine, seq) || !make_offer(engine, rank, seq, rank->candidate_blocks, &o))
             break;
         if (starts_whole(engine, o.new_tokens) && tokens + o.new_tokens > budget)
             break;
@@ -296,6 +365,7 @@ static bool plan_once(apmw_engine *engine, apmw_fast *fast)
         rank->preempted = rank->decodes = false;
         rank->n_chunks = 0;
         rank->chunk_tokens = rank->candidates = rank->candidate_blocks = 0;
+        join_loaded(engine, rank);
         if (batching == APMW_BATCHING_SGLANG) {
             plan_sglang(engine, rank);
         } else {
@@ -304,6 +374,13 @@ static bool plan_once(apmw_engine *engine, apmw_fast *fast)
         }
     }
     fast->batch_holds = fast->adp_counts = false;
+    /* The waiting rules are about prompts to compute: what was fetched goes on at once. */
+    for (int i = 0; batching != APMW_BATCHING_SGLANG && i < engine->config.n_ranks; i++) {
+        apmw_rank *rank = &fast->ranks[i];
+        rank->held_back = start_fetches(engine, rank);
+        int64_t left = budget_left(engine, rank);
+        rank->held_back = !continue_loaded(engine, rank, &left, true) || rank->held_back;
+    }
     if (batching == APMW_BATCHING_VLLM || (batching == APMW_BATCHING_TRTLLM &&
                                            !holds_for_tokens(engine, fast) && !holds_for_ranks(engine, fast)))
         for (int i = 0; i < engine->config.n_ranks; i++) {

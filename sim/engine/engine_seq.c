@@ -58,6 +58,51 @@ void apmw_seq_admit(apmw_engine *engine, apmw_seq *seq, apmw_time now)
     record->state = APMW_REQUEST_PREFILL;
 }
 
+int64_t apmw_seq_wants_fetch(apmw_engine *engine, apmw_seq *seq, int64_t matched)
+{
+    const apmw_connector *connector = engine->config.connector;
+    const apmw_request *request = seq->request;
+    if (!connector || seq->scheduled)
+        return 0;
+    if (seq->fetch == APMW_FETCH_OPEN) {
+        seq->fetch_to = request->remote_prefill
+                            ? request->record.n_prompt
+                            : connector->available(connector->self, engine, request, seq->rank, matched);
+        /* The last token of a prompt is computed here unless its output came too: it gives the first output. */
+        if (!request->remote_prefill && seq->fetch_to > request->record.n_prompt - 1)
+            seq->fetch_to = request->record.n_prompt - 1;
+        seq->fetch = APMW_FETCH_WANTED;
+    }
+    if (seq->fetch == APMW_FETCH_WANTED && seq->fetch_to <= matched)
+        seq->fetch = APMW_FETCH_DECLINED;
+    return seq->fetch == APMW_FETCH_WANTED ? seq->fetch_to : 0;
+}
+
+bool apmw_seq_fetch_open(const apmw_engine *engine, const apmw_seq *seq)
+{
+    return engine->config.connector && !seq->scheduled && seq->fetch != APMW_FETCH_DECLINED;
+}
+
+void apmw_seq_begin_fetch(apmw_engine *engine, apmw_seq *seq, int64_t to, apmw_time now)
+{
+    const apmw_connector *connector = engine->config.connector;
+    apmw_seq_admit(engine, seq, now);
+    const int64_t blocks = apmw_engine_blocks(engine, seq->total) - seq->lease.pinned_blocks;
+    APMW_CHECK(apmw_prefix_cache_take(engine->caches[seq->rank], &seq->lease, blocks));
+    seq->fetch = APMW_FETCH_LOADING;
+    connector->fetch(connector->self, engine, seq->request, seq->rank, seq->done, to);
+}
+
+void apmw_seq_end_fetch(apmw_engine *engine, apmw_seq *seq, apmw_time now)
+{
+    apmw_request_record *record = &seq->request->record;
+    seq->order = engine->next_order++;
+    if (!seq->request->remote_prefill)
+        return;
+    seq->produced = 1;
+    record->first_token = now;
+}
+
 bool apmw_seq_emit_first(apmw_engine *engine, apmw_seq *seq, apmw_time now)
 {
     (void)engine;
@@ -125,6 +170,10 @@ void apmw_seq_release(apmw_engine *engine, apmw_seq *seq, int64_t kv_tokens)
     const int64_t n_prompt = seq->request->record.n_prompt;
     const int64_t kept = seq->request->output_kept || kv_tokens < n_prompt ? kv_tokens : n_prompt;
     apmw_prefix_cache_commit(cache, &seq->lease, kept);
+    const apmw_connector *connector = engine->config.connector;
+    if (connector && connector->computed)
+        connector->computed(connector->self, engine, seq->request, seq->rank,
+                            seq->lease.committed_blocks * size);
     int64_t dead = 0;
     if (engine->config.prefix_caching && kv_tokens / size > seq->lease.committed_blocks)
         dead = (kv_tokens / size - seq->lease.committed_blocks) * size;
@@ -171,8 +220,9 @@ void apmw_seq_finish(apmw_engine *engine, apmw_seq *seq, apmw_request_state stat
         engine->ranks[seq->rank].requests--;
         engine->ranks[seq->rank].tokens -= seq->booked;
     }
-    apmw_seq_drop(engine, seq);
-    for (size_t i = 0; i < engine->n_probes; i++)
+    if (!seq->held)
+        apmw_seq_drop(engine, seq);
+    for (size_t i = 0; i < engine->n_probes && !request->silent; i++)
         if (engine->probes[i]->on_request)
             engine->probes[i]->on_request(engine->probes[i]->self, now, record);
     if (request->on_done)

@@ -185,6 +185,15 @@ static int64_t begun_before(apmw_engine *engine, const apmw_fast *fast, apmw_tim
     return high;
 }
 
+static void cut_at(apmw_engine *engine, apmw_fast *fast, int64_t n)
+{
+    if (n >= fast->n_steps)
+        return;
+    apmw_des_cancel(engine->des, &fast->step_end);
+    fast->n_steps = n;
+    schedule_end(engine, fast);
+}
+
 /* An arrival at a rank while a stretch runs: it ends at the first step boundary at which the arrival counts.
  */
 static void cut_stretch(apmw_engine *engine, apmw_fast *fast, const apmw_rank *rank)
@@ -196,18 +205,45 @@ static void cut_stretch(apmw_engine *engine, apmw_fast *fast, const apmw_rank *r
     if (!engine->stepping || fast->n_steps == 1)
         return;
     /* Behind others that wait, or with no place to run, nothing changes before a completion. */
-    if (!counted && (rank->running.n >= engine->seq_limit || (rank->waiting.n > 1 && !gathers)))
+    if (!counted && ((rank->running.n >= engine->seq_limit && !c->connector) || (rank->waiting.n > 1 && !gathers)))
         return;
     int64_t n = begun_before(engine, fast, apmw_des_now(engine->des));
     if (counted && rank->decodes) {
         const int64_t over = (rank->recv_count + n) % c->recv_interval;
         n += over ? c->recv_interval - over : 0;
     }
-    if (n >= fast->n_steps)
-        return;
-    apmw_des_cancel(engine->des, &fast->step_end);
-    fast->n_steps = n;
-    schedule_end(engine, fast);
+    cut_at(engine, fast, n);
+}
+
+/* What changes the batch or the pool from outside counts from the next step boundary. */
+static void disturb(apmw_engine *engine, apmw_fast *fast)
+{
+    if (!engine->stepping)
+        wake(engine);
+    else if (fast->n_steps > 1)
+        cut_at(engine, fast, begun_before(engine, fast, apmw_des_now(engine->des)));
+}
+
+void apmw_fast_fetched(apmw_engine *engine, apmw_seq *seq)
+{
+    apmw_fast *fast = engine->state;
+    apmw_rank *rank = &fast->ranks[seq->rank];
+    apmw_seq_list_remove(&rank->loading, seq);
+    apmw_seq_list_append(&rank->loaded, seq);
+    if (!engine->stepping || rank->running.n < engine->seq_limit)
+        disturb(engine, fast);
+}
+
+void apmw_fast_release(apmw_engine *engine, apmw_seq *seq)
+{
+    apmw_fast *fast = engine->state;
+    apmw_rank *rank = &fast->ranks[seq->rank];
+    apmw_fast_settle(engine);
+    apmw_seq_list_remove(&rank->held, seq);
+    rank->lease_blocks -= seq->lease.pinned_blocks + seq->lease.taken_blocks;
+    apmw_seq_release(engine, seq, seq->computed);
+    if (rank->waiting.head || rank->partial)
+        disturb(engine, fast);
 }
 
 void apmw_fast_arrive(apmw_engine *engine, apmw_seq *seq)
@@ -266,10 +302,17 @@ static void push_done(apmw_engine *engine, apmw_fast *fast, apmw_seq *seq)
 static void complete(apmw_engine *engine, apmw_fast *fast, apmw_rank *rank, apmw_seq *seq)
 {
     const apmw_request_record *record = &seq->request->record;
-    rank->lease_blocks -= seq->lease.pinned_blocks + seq->lease.taken_blocks;
     rank->reserved_blocks -= seq->promised_blocks;
     apmw_seq_list_remove(&rank->running, seq);
-    apmw_seq_release(engine, seq, record->n_prompt + record->n_out - 1);
+    seq->computed = record->n_prompt + record->n_out - 1;
+    if (seq->request->hold_kv) {
+        seq->held = true;
+        apmw_seq_commit(engine, seq);
+        apmw_seq_list_append(&rank->held, seq);
+    } else {
+        rank->lease_blocks -= seq->lease.pinned_blocks + seq->lease.taken_blocks;
+        apmw_seq_release(engine, seq, seq->computed);
+    }
     push_done(engine, fast, seq);
 }
 

@@ -224,6 +224,11 @@ static void check_done(apmw_laws *laws, const apmw_request_record *r, const open
         broken(laws, "law L13: request %" PRIu64 " hits %" PRId64 " of %" PRId64 " prompt tokens", r->id, r->n_cached,
                r->n_prompt);
     }
+    if (r->n_fetched < 0 || r->n_cached + r->n_fetched > r->n_prompt - 1 || r->n_transferred < 0 ||
+        r->n_transferred > r->n_prompt) {
+        broken(laws, "law L13: request %" PRIu64 " fetches %" PRId64 " and receives %" PRId64 " of %" PRId64
+               " prompt tokens", r->id, r->n_fetched, r->n_transferred, r->n_prompt);
+    }
     if (r->n_recomputed < 0 || (r->n_preemptions == 0 && r->n_recomputed != 0)) {
         broken(laws, "law L5: request %" PRIu64 " recomputed %" PRId64 " tokens in %d preemptions", r->id,
                r->n_recomputed, r->n_preemptions);
@@ -231,7 +236,7 @@ static void check_done(apmw_laws *laws, const apmw_request_record *r, const open
     if (r->n_out == 1 && r->last_token != r->first_token) {
         broken(laws, "law L23: request %" PRIu64 " has one token at two times", r->id);
     }
-    laws->computed += r->n_prompt - r->n_cached;
+    laws->computed += r->n_prompt - r->n_cached - r->n_fetched;
     laws->recomputed += r->n_recomputed;
 }
 

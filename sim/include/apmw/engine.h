@@ -20,6 +20,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "apmw/connector.h"
 #include "apmw/des.h"
 #include "apmw/kv.h"
 #include "apmw/records.h"
@@ -71,6 +72,7 @@ typedef struct apmw_engine_config {
      * declares no max_tokens; 0 = no reservation (then KV may run out, and the last admitted sequence is
      * preempted). */
     int64_t reserve_output_tokens;
+    const apmw_connector *connector; /* borrowed; NULL: all KV is computed here */
 } apmw_engine_config;
 
 typedef struct apmw_request apmw_request;
@@ -81,6 +83,12 @@ struct apmw_request {
     bool output_kept;           /* generated tokens continue the stream (a later prompt may hit them) */
     int rank_hint;              /* router's choice of rank, -1 = engine chooses (fewest tokens held) */
     int64_t max_tokens; /* output cap that the client declares; policies may see it; 0 = none declared */
+    /* The prompt was computed elsewhere and its first token with it: the connector brings all of its KV, and
+     * decoding starts with the second token (n_out >= 2). The first counts as delivered when the sequence joins
+     * the batch. */
+    bool remote_prefill;
+    bool hold_kv; /* its KV stays held after the end, until apmw_engine_release_kv */
+    bool silent;  /* probes hear of its steps, not of its submission and end */
     /* called once, in a terminal state, at the client's time of the last token */
     void (*on_done)(apmw_request *request, void *self, apmw_time now);
     void *self;
@@ -96,6 +104,10 @@ void apmw_engine_free(apmw_engine *engine);
 /* At des time `now` the request is submitted. The request stays owned by the caller and must live until
  * on_done. record.submitted is set to now. */
 void apmw_engine_submit(apmw_engine *engine, apmw_request *request);
+/* What the connector was asked to fetch for this request is there. Call it from an event. */
+void apmw_engine_fetched(apmw_engine *engine, apmw_request *request);
+/* Releases what a request with hold_kv, which has ended here, still holds. Call it from an event, once. */
+void apmw_engine_release_kv(apmw_engine *engine, apmw_request *request);
 /* Router's view: requests submitted and not ended, and the sum of their prompt tokens (with the tokens that a
  * preempted one had produced); rank -1 = whole engine. A rank counts a request from the moment its rank is
  * known: at submission with a rank hint, else when it reaches the scheduler. */

@@ -27,6 +27,8 @@ typedef struct apmw_request_record {
     int32_t rank;       /* attention-DP rank */
     apmw_request_state state;
     int64_t n_prompt, n_cached, n_out; /* tokens; cached = hit at first admission */
+    int64_t n_fetched;                 /* prompt tokens beyond n_cached that came from a lower tier of KV */
+    int64_t n_transferred;             /* prompt tokens that came from a prefill engine */
     int64_t n_recomputed;              /* tokens computed again after preemption */
     int32_t n_preemptions;
     apmw_time submitted, admitted, first_scheduled, first_token, last_token, done; /* APMW_TIME_NEVER = not */

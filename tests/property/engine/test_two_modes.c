@@ -17,6 +17,7 @@ typedef struct case_ {
     int64_t mean_prompt, mean_out;
     double mean_delay_s;
     bool kept, burst;
+    bool connected; /* a connector brings some prompts, whole or in part; some ended ones are held */
 } case_;
 
 typedef struct driver {
@@ -29,6 +30,7 @@ typedef struct driver {
     apmw_request *of[MAX_AGENTS][MAX_TURNS];
     int64_t looks[MAX_LOOKS];
     int n_looks;
+    apmw_connector connector;
 } driver;
 
 static double draw(const case_ *c, const char *purpose, uint64_t a, uint64_t b)
@@ -90,7 +92,46 @@ static case_ make_case(uint64_t seed)
     e->request_overhead_ns = draw(&c, "overhead", 0, 0) < 0.5 ? 0 : 1234567;
     e->frontend_ns_per_token = draw(&c, "frontend", 0, 0) < 0.5 ? 0.0 : 321.7;
     e->seed = seed;
+    c.connected = draw(&c, "connected", 0, 0) < 0.5;
     return c;
+}
+
+static int64_t offered(void *self, apmw_engine *engine, const apmw_request *request, int rank, int64_t matched)
+{
+    const driver *d = self;
+    (void)engine;
+    (void)rank;
+    (void)matched;
+    return draw(d->c, "none", request->record.id, 0) < 0.5
+               ? 0
+               : (int64_t)(draw(d->c, "part", request->record.id, 0) * (double)(request->record.n_prompt + 5));
+}
+
+static void come(apmw_des *des, void *subject, uint64_t id)
+{
+    (void)des;
+    driver *d = subject;
+    apmw_engine_fetched(d->rig->engine, d->of[id / MAX_TURNS][id % MAX_TURNS]);
+    rig_check(d->rig);
+}
+
+static void bring(void *self, apmw_engine *engine, apmw_request *request, int rank, int64_t from, int64_t to)
+{
+    driver *d = self;
+    (void)engine;
+    (void)rank;
+    assert_true(from < to && to <= request->record.n_prompt);
+    const uint64_t id = request->record.id;
+    const double delay = draw(d->c, "at once", id, 0) < 0.2 ? 0.0 : 0.3 * draw(d->c, "fetch", id, 0);
+    apmw_des_schedule(d->rig->des, apmw_des_now(d->rig->des) + apmw_time_from_s(delay), APMW_EVENT_TRANSFER, come, d, id);
+}
+
+static void let_go(apmw_des *des, void *subject, uint64_t id)
+{
+    (void)des;
+    driver *d = subject;
+    apmw_engine_release_kv(d->rig->engine, d->of[id / MAX_TURNS][id % MAX_TURNS]);
+    rig_check(d->rig);
 }
 
 static void begin_turn(apmw_des *des, void *subject, uint64_t agent);
@@ -104,6 +145,9 @@ static void on_done(apmw_request *request, void *self, apmw_time now)
                              ? 0.0
                              : -d->c->mean_delay_s * log(draw(d->c, "delay", agent, turn));
     d->context[agent] = request->record.n_prompt + request->record.n_out;
+    if (request->hold_kv && request->record.state == APMW_REQUEST_DONE)
+        apmw_des_schedule(d->rig->des, now + apmw_time_from_s(0.5 * draw(d->c, "hold", agent, turn)),
+                          APMW_EVENT_TRANSFER, let_go, d, request->record.id);
     if (++d->turn[agent] < d->c->n_turns && request->record.state == APMW_REQUEST_DONE)
         apmw_des_schedule(d->rig->des, now + apmw_time_from_s(delay), APMW_EVENT_CLIENT, begin_turn, d,
                           agent);
@@ -130,6 +174,10 @@ static void begin_turn(apmw_des *des, void *subject, uint64_t agent)
         request->rank_hint = (int)agent % d->c->config.n_ranks;
     if (draw(d->c, "declare", agent, turn) < 0.5)
         request->max_tokens = out + (int64_t)(20.0 * draw(d->c, "declared", agent, turn));
+    if (d->c->connected) {
+        request->remote_prefill = out > 1 && draw(d->c, "remote", agent, turn) < 0.3;
+        request->hold_kv = draw(d->c, "held", agent, turn) < 0.2;
+    }
     request->on_done = on_done;
     request->self = d;
     d->of[agent][turn] = request;
@@ -158,6 +206,8 @@ static driver *run(const case_ *c, bool plain)
     driver *d = calloc(1, sizeof *d);
     apmw_engine_config config = c->config;
     config.plain = plain;
+    d->connector = (apmw_connector){.self = d, .available = offered, .fetch = bring};
+    config.connector = c->connected ? &d->connector : NULL;
     d->rig = rig_open(&c->cost, config);
     d->c = c;
     if (c->n_shared)
@@ -200,10 +250,12 @@ static void check_laws(const apmw_engine_config *config, const apmw_request_reco
     }
     assert_int_equal(r->state, APMW_REQUEST_DONE);
     assert_true(r->submitted + config->request_overhead_ns <= r->admitted);
-    assert_true(r->admitted <= r->first_scheduled && r->first_scheduled < r->first_token);
+    assert_true(r->admitted <= r->first_scheduled && r->first_scheduled <= r->first_token);
+    assert_true(r->first_scheduled < r->first_token || r->n_transferred > 0);
     assert_true(r->first_token <= r->last_token && r->last_token == r->done);
     assert_true(r->n_out == 1 || r->first_token < r->last_token);
     assert_true(r->n_cached >= 0 && r->n_cached < r->n_prompt && r->n_cached % config->block_tokens == 0);
+    assert_true(r->n_fetched >= 0 && r->n_cached + r->n_fetched < r->n_prompt);
     assert_true(r->n_preemptions > 0 || r->n_recomputed == 0);
 }
 
@@ -226,7 +278,7 @@ static void check_schedule(const case_ *c, const engine_rig *rig)
         assert_true(s->prefill_tokens <= e->n_ranks * e->max_num_batched_tokens);
         assert_true(s->n_seqs <= e->n_ranks * e->max_num_seqs);
         const apmw_time from = i == 0 ? 0 : rig->steps[i - 1].end;
-        for (size_t j = 0; j < rig->n_requests && from < s->begin && e->frontend_ns_per_token == 0.0; j++) {
+        for (size_t j = 0; j < rig->n_requests && from < s->begin && e->frontend_ns_per_token == 0.0 && !c->connected; j++) {
             const apmw_request_record *r = &rig->requests[j]->record;
             if (r->state == APMW_REQUEST_DONE && r->submitted + e->request_overhead_ns < s->begin &&
                 r->done > from)
@@ -238,7 +290,7 @@ static void check_schedule(const case_ *c, const engine_rig *rig)
 }
 
 typedef struct totals {
-    int64_t hits, preemptions, rejected, requests, stretches, steps;
+    int64_t hits, fetched, transferred, preemptions, rejected, requests, stretches, steps;
 } totals;
 
 static void compare(const case_ *c, totals *sum)
@@ -255,6 +307,8 @@ static void compare(const case_ *c, totals *sum)
             SAME(c, "rank", x->rank, y->rank);
             SAME(c, "preemptions", x->n_preemptions, y->n_preemptions);
             SAME(c, "cached", x->n_cached, y->n_cached);
+            SAME(c, "fetched", x->n_fetched, y->n_fetched);
+            SAME(c, "transferred", x->n_transferred, y->n_transferred);
             SAME(c, "recomputed", x->n_recomputed, y->n_recomputed);
             near(c, "submitted", x->id, x->submitted, y->submitted);
             near(c, "admitted", x->id, x->admitted, y->admitted);
@@ -262,6 +316,8 @@ static void compare(const case_ *c, totals *sum)
             near(c, "done", x->id, x->done, y->done);
             check_laws(&c->config, x);
             sum->hits += x->n_cached;
+            sum->fetched += x->n_fetched;
+            sum->transferred += x->n_transferred;
             sum->preemptions += x->n_preemptions;
             sum->rejected += x->state == APMW_REQUEST_REJECTED;
         }
@@ -325,12 +381,15 @@ static void both_modes_agree(void **state)
         n++;
     }
     print_message(
-        "%lld requests, %lld hit tokens, %lld preemptions, %lld rejected, %lld steps in %lld events\n",
-        (long long)sum.requests, (long long)sum.hits, (long long)sum.preemptions, (long long)sum.rejected,
+        "%lld requests, %lld hit, %lld fetched, %lld transferred tokens, %lld preemptions, %lld rejected, %lld steps in "
+        "%lld events\n",
+        (long long)sum.requests, (long long)sum.hits, (long long)sum.fetched, (long long)sum.transferred,
+        (long long)sum.preemptions, (long long)sum.rejected,
         (long long)sum.steps, (long long)sum.stretches);
     /* The cases reach what they are about. */
     if (n >= 1000) {
-        assert_true(sum.hits > 0 && sum.preemptions > 1000 && sum.rejected > 0);
+        assert_true(sum.hits > 0 && sum.fetched > 0 && sum.transferred > 0);
+        assert_true(sum.preemptions > 1000 && sum.rejected > 0);
         assert_true(sum.stretches < sum.steps / 4);
     }
 }

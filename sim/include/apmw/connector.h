@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* How KV that an engine has not computed comes into its pool: from a prefill engine (disaggregation) or from a
+ * tier below HBM. After vLLM's KV connectors with asynchronous loading: the scheduler takes the blocks first,
+ * the fetch runs beside the steps, and the request joins the batch at the first step boundary after it. */
+#ifndef APMW_CONNECTOR_H
+#define APMW_CONNECTOR_H
+#include <stdint.h>
+
+struct apmw_engine;
+struct apmw_request;
+
+typedef struct apmw_connector {
+    void *self;
+    /* Tokens of the prompt, counted from the first, that can be brought and are worth it, when the pool of this
+     * rank has the first `matched`; `matched` or less: none. Asked when the request could be admitted, perhaps
+     * several times; changes nothing. Not asked for a request whose prompt was computed elsewhere
+     * (apmw_request.remote_prefill): all of that comes. */
+    int64_t (*available)(void *self, struct apmw_engine *engine, const struct apmw_request *request, int rank,
+                         int64_t matched);
+    /* The blocks of tokens [from, to) have been taken. The connector calls apmw_engine_fetched later, from an
+     * event of its own. */
+    void (*fetch)(void *self, struct apmw_engine *engine, struct apmw_request *request, int rank, int64_t from,
+                  int64_t to);
+    /* A request ends here (or its held KV is released): the first n_tokens of its stream are in the pool and
+     * findable. May be NULL. */
+    void (*computed)(void *self, struct apmw_engine *engine, const struct apmw_request *request, int rank,
+                     int64_t n_tokens);
+} apmw_connector;
+
+#endif
