@@ -31,7 +31,7 @@ static const struct argp_option options_table[] = {
     {"delay-scale", KEY_DELAY_SCALE, "X", 0, "Factor on tool times (default 1)", 20},
     {"tier", KEY_TIER, "N|all", 0, "Service-level tier of the model (default all)", 30},
     {"slo", KEY_SLO, "LIMITS", 0, "Limits of your own instead of tiers, e.g. p25.speed=30,p95.ttft=10", 30},
-    {"protocol", KEY_PROTOCOL, "V", 0, "Version of the protocol (default v2026-06)", 30},
+    {"protocol", KEY_PROTOCOL, "V", 0, "v2026-06 (AgentPerf, the default), or agentx, agentx-fast, agentx-mvp", 30},
     {"seed", KEY_SEED, "N", 0, "Seed of assignments and draws (default 42)", 30},
     {0}};
 
@@ -189,6 +189,9 @@ apmw_status apmw_cli_tiers(apmw_cli *cli, const apmw_scenario *scenario, apmw_ph
     if (status == APMW_OK && scenario->slo[0] != '\0') {
         status = apmw_tier_parse(scenario->slo, &tiers[0], err);
         *n_tiers = 1;
+    } else if (status == APMW_OK && rules->lanes) {
+        status = apmw_error_set(err, APMW_E_USAGE, "protocol %s has no tiers; give limits of your own (--slo), for example "
+                                "p10.e2e=20,p90.ttft=10", rules->version);
     } else if (status == APMW_OK && scenario->tier > 0) {
         status = apmw_tier_book_tier(&book, scenario->model, rules->version, scenario->tier, &tiers[0], err);
         *n_tiers = 1;

@@ -342,8 +342,13 @@ static int emit(apmw_cli *cli, const apmw_study *study, const apmw_study_config 
 static void describe_assumptions(const options *o, const apmw_phase_rules *rules, const apmw_trace *trace,
                                  const char *speculation, apmw_buf *out)
 {
-    apmw_buf_printf(out, "assumed: protocol %s, agents start %.3g/s, settle %.0f s, window >= %.0f s; ", rules->version,
-                    rules->spawn_per_s, rules->settle_s, rules->min_window_s);
+    if (rules->lanes) {
+        apmw_buf_printf(out, "assumed: protocol %s, lanes that start at %.0f to %.0f %% of a session, profile of %.0f s; ",
+                        rules->version, 100.0 * rules->start_from, 100.0 * rules->start_to, rules->min_window_s);
+    } else {
+        apmw_buf_printf(out, "assumed: protocol %s, agents start %.3g/s, settle %.0f s, window >= %.0f s; ", rules->version,
+                        rules->spawn_per_s, rules->settle_s, rules->min_window_s);
+    }
     if (o->scenario.trace[0] != '\0') {
         apmw_buf_printf(out, "trace %s", o->scenario.trace);
     } else {

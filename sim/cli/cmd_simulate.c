@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli_agentx.h"
 #include "cli_scenario.h"
 
 enum { KEY_PLATFORM = 0x7300, KEY_AGENTS, KEY_DURATION, KEY_RESULT, KEY_ROWS };
@@ -65,7 +66,7 @@ static const struct argp parser = {
     .children = children,
     .args_doc = "[SCENARIO.json]",
     .doc = "Simulates one deployment under one load: a phase of the protocol with agents, or a closed loop of fixed "
-           "lengths. Options override the scenario (format: sim/SCENARIO.md).\v"
+           "lengths. --protocol agentx replays sessions in lanes as InferenceX AgentX does (--agents is their number). Options override the scenario (format: sim/SCENARIO.md).\v"
            "Example: apmw simulate --platform h200 --model gpt-oss-120b --engine vllm --layout tp4x2 --agents 32",
 };
 
@@ -204,6 +205,7 @@ typedef struct outcome {
     const apmw_trial_result *result;
     const apmw_tier *tiers;
     size_t n_tiers;
+    const apmw_agentx_summary *agentx; /* NULL = another protocol */
 } outcome;
 
 static void write_json(apmw_cli *cli, const outcome *x, apmw_buf *out)
@@ -230,6 +232,9 @@ static void write_json(apmw_cli *cli, const outcome *x, apmw_buf *out)
     json_steps(&w, &x->result->steps);
     json_energy(&w, &x->result->energy, d->power.tdp_w > 0.0);
     json_verdicts(&w, x->result, x->tiers, x->n_tiers);
+    if (x->agentx != NULL) {
+        apmw_cli_agentx_json(x->agentx, &w);
+    }
     if (x->o->rows) {
         apmw_json_string(&w, "rows", d->rows.length > 0 ? d->rows.data : "");
     }
@@ -244,7 +249,8 @@ static void write_text(const outcome *x, apmw_buf *out)
     const apmw_trial_result *r = x->result;
     apmw_buf_printf(out, "%s %s %s %s %s, %d accelerators, %lld %s: %lld requests measured over %.0f s of %.0f s\n\n",
                     d->spec.platform, d->spec.model, d->spec.precision, d->spec.engine, d->choice.name, d->accelerators,
-                    (long long)r->n_agents, x->o->scenario.workload == APMW_WORKLOAD_AGENTS ? "agents" : "slots",
+                    (long long)r->n_agents,
+                    x->agentx != NULL ? "lanes" : x->o->scenario.workload == APMW_WORKLOAD_AGENTS ? "agents" : "slots",
                     (long long)r->latency.n_requests, r->steps.window_s, r->simulated_s);
     apmw_table *table = latency_table(&r->latency);
     if (table != NULL) {
@@ -262,6 +268,9 @@ static void write_text(const outcome *x, apmw_buf *out)
     if (d->power.tdp_w > 0.0) {
         apmw_buf_printf(out, "power: %.0f W an accelerator (limit %.0f), %.3g %% idle\n", r->energy.mean_w, d->power.tdp_w,
                         100.0 * r->energy.idle_share);
+    }
+    if (x->agentx != NULL) {
+        apmw_cli_agentx_text(x->agentx, out);
     }
     for (size_t t = 0; t < x->n_tiers; t++) {
         const apmw_verdict *v = &r->verdict[t];
@@ -421,6 +430,7 @@ static apmw_status work(apmw_cli *cli, options *o, apmw_catalog *catalog, int *c
     apmw_trace trace = {0};
     apmw_deployment deployment = {0};
     apmw_trial_result result;
+    apmw_agentx_summary agentx;
     size_t n_tiers = 0;
     const apmw_llm_spec *llm = NULL;
     const bool agents = o->scenario.workload == APMW_WORKLOAD_AGENTS;
@@ -453,8 +463,13 @@ static apmw_status work(apmw_cli *cli, options *o, apmw_catalog *catalog, int *c
     if (status == APMW_OK && o->result != NULL) {
         status = write_result(cli, o, &deployment, collector, &trace, err);
     }
+    const bool lanes = agents && rules.lanes;
+    if (status == APMW_OK && lanes) {
+        status = apmw_cli_agentx(cli, &deployment, collector, &result.window, &agentx, err);
+    }
     if (status == APMW_OK) {
-        const outcome x = {.o = o, .deployment = &deployment, .result = &result, .tiers = tiers, .n_tiers = n_tiers};
+        const outcome x = {.o = o, .deployment = &deployment, .result = &result, .tiers = tiers, .n_tiers = n_tiers,
+                           .agentx = lanes ? &agentx : NULL};
         *code = emit(cli, &x);
         if (*code == APMW_OK && (o->scenario.tier > 0 || o->scenario.slo[0] != '\0') && n_tiers == 1 && !result.verdict[0].pass) {
             *code = APMW_NO;

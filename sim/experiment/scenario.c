@@ -155,6 +155,10 @@ static apmw_status read_protocol(const apmw_json_cur *root, apmw_scenario *s, ap
     static const char *const KEYS[] = {"version", "tier", "slo", NULL};
     apmw_json_cur item;
     bool present;
+    if (apmw_json_has(root, "protocol") && apmw_json_child(root, "protocol", &item, err) == APMW_OK &&
+        apmw_json_typeof(&item) == APMW_JSON_STRING) { /* the version alone */
+        return opt_text(root, "protocol", s->protocol, sizeof s->protocol, err);
+    }
     apmw_status status = opt_object(root, "protocol", KEYS, &item, &present, err);
     if (status == APMW_OK && present) {
         READ(opt_text(&item, "version", s->protocol, sizeof s->protocol, err));
