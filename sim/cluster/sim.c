@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "apmw/cluster.h"
 
+#include <math.h>
 #include <stdlib.h>
 
-#include "router.h"
+#include "handover.h"
 
 struct apmw_sim {
     apmw_des *des;
     apmw_streams *streams;
     apmw_engine **engines;
     size_t n_engines, n_made;
-    apmw_router *router;
+    apmw_router *router, *decode_router; /* the second only where prefill and decode are apart */
+    apmw_handover *handover;
     apmw_workload workload;
     const apmw_probe **probes;
     size_t n_probes;
@@ -22,6 +24,9 @@ static apmw_status make_engines(apmw_sim *sim, const apmw_sim_config *config, ap
     for (size_t i = 0; i < sim->n_engines; i++) {
         apmw_engine_config engine = config->engines[i];
         engine.streams = sim->streams;
+        if (i >= config->n_prefill && sim->handover != NULL) {
+            engine.connector = apmw_handover_connector(sim->handover);
+        }
         /* Replicas draw their own numbers, whatever their count. */
         engine.seed = config->seed ^ (engine.seed + 0x9E3779B97F4A7C15ULL * (uint64_t)(i + 1));
         const apmw_status status = apmw_engine_create(sim->des, &engine, (int32_t)i, sim->probes, sim->n_probes,
@@ -34,18 +39,65 @@ static apmw_status make_engines(apmw_sim *sim, const apmw_sim_config *config, ap
     return APMW_OK;
 }
 
+static void fail(void *self)
+{
+    apmw_sim *sim = self;
+    sim->out_of_memory = true;
+    apmw_des_stop(sim->des);
+}
+
+static bool make_routers(apmw_sim *sim, const apmw_sim_config *config)
+{
+    const size_t n_prefill = config->n_prefill;
+    if (n_prefill == 0) {
+        sim->router = apmw_router_create(config->routing, sim->engines, config->n_engines);
+        return sim->router != NULL;
+    }
+    sim->router = apmw_router_create(config->routing, sim->engines, n_prefill);
+    sim->decode_router =
+        apmw_router_create(config->decode_routing, sim->engines + n_prefill, config->n_engines - n_prefill);
+    if (sim->router == NULL || sim->decode_router == NULL) {
+        return false;
+    }
+    const apmw_handover_config handover = {
+        .des = sim->des,
+        .engines = sim->engines,
+        .n_prefill = n_prefill,
+        .n_decode = config->n_engines - n_prefill,
+        .link = config->link,
+        .prefill = sim->router,
+        .decode = sim->decode_router,
+        .probes = sim->probes,
+        .n_probes = sim->n_probes,
+        .fail = fail,
+        .self = sim,
+    };
+    sim->handover = apmw_handover_create(&handover);
+    return sim->handover != NULL;
+}
+
+static bool good_link(const apmw_kv_link *link)
+{
+    return link->out_bytes_per_s > 0.0 && link->in_bytes_per_s > 0.0 && isfinite(link->bytes_per_token) &&
+           link->bytes_per_token >= 0.0 && isfinite(link->bytes_per_request) && link->bytes_per_request >= 0.0 &&
+           link->latency_ns >= 0 && link->last_chunk_tokens >= 0;
+}
+
 apmw_status apmw_sim_create(const apmw_sim_config *config, apmw_workload workload, const apmw_probe *const *probes,
                             size_t n_probes, apmw_sim **out, apmw_error *err)
 {
     *out = NULL;
     apmw_sim *sim = calloc(1, sizeof *sim);
-    if (sim == NULL || config->n_engines == 0) {
+    const bool good = config->n_engines > 0 && config->n_prefill < config->n_engines &&
+                      (config->n_prefill == 0 || good_link(&config->link));
+    if (sim == NULL || !good) {
         if (workload.free != NULL) {
             workload.free(workload.self);
         }
         free(sim);
         return sim == NULL ? apmw_error_set(err, APMW_E_NOMEM, "out of memory")
-                           : apmw_error_set(err, APMW_E_SCENARIO, "a deployment needs at least one replica");
+                           : apmw_error_set(err, APMW_E_SCENARIO, "a deployment needs at least one replica, one that decodes, and a link with a "
+                                                               "positive bandwidth where prefill is apart");
     }
     sim->workload = workload;
     sim->n_engines = config->n_engines;
@@ -54,11 +106,8 @@ apmw_status apmw_sim_create(const apmw_sim_config *config, apmw_workload workloa
     sim->streams = apmw_streams_create();
     sim->engines = calloc(config->n_engines, sizeof *sim->engines);
     sim->probes = calloc(n_probes > 0 ? n_probes : 1, sizeof *sim->probes);
-    if (sim->engines != NULL) {
-        sim->router = apmw_router_create(config->routing, sim->engines, config->n_engines);
-    }
     if (sim->des == NULL || sim->streams == NULL || sim->engines == NULL || sim->probes == NULL ||
-        sim->router == NULL) {
+        !make_routers(sim, config)) {
         apmw_sim_free(sim);
         return apmw_error_set(err, APMW_E_NOMEM, "out of memory for a deployment");
     }
@@ -86,7 +135,9 @@ void apmw_sim_free(apmw_sim *sim)
     if (sim->workload.free != NULL) {
         sim->workload.free(sim->workload.self);
     }
+    apmw_handover_free(sim->handover);
     apmw_router_free(sim->router);
+    apmw_router_free(sim->decode_router);
     apmw_streams_free(sim->streams);
     apmw_des_free(sim->des);
     free(sim->engines);
@@ -140,6 +191,10 @@ apmw_streams *apmw_sim_streams(apmw_sim *sim)
 
 void apmw_sim_submit(apmw_sim *sim, apmw_request *request)
 {
+    if (sim->handover != NULL) {
+        apmw_handover_submit(sim->handover, request);
+        return;
+    }
     apmw_route route;
     if (!apmw_router_choose(sim->router, request, &route)) {
         sim->out_of_memory = true;
@@ -148,6 +203,15 @@ void apmw_sim_submit(apmw_sim *sim, apmw_request *request)
     request->record.engine = (int32_t)route.engine;
     request->rank_hint = route.rank;
     apmw_engine_submit(sim->engines[route.engine], request);
+}
+
+void apmw_sim_transfers(const apmw_sim *sim, double *bytes, apmw_time *waited_ns)
+{
+    *bytes = 0.0;
+    *waited_ns = 0;
+    if (sim->handover != NULL) {
+        apmw_handover_transfers(sim->handover, bytes, waited_ns);
+    }
 }
 
 size_t apmw_sim_engines(const apmw_sim *sim)

@@ -258,6 +258,10 @@ static void on_request(void *self, apmw_time now, const apmw_request_record *r)
         if (r->done != now) {
             broken(laws, "law L2: request %" PRIu64 " says done %" PRId64 " ns", r->id, r->done);
         }
+    } else if (r->admitted != APMW_TIME_NEVER) {
+        /* Its prompt was computed before another engine refused it. */
+        laws->computed += r->n_prompt - r->n_cached - r->n_fetched;
+        laws->recomputed += r->n_recomputed;
     }
     laws->residence += now - laws->open[i].submitted;
     open_remove(laws, i);

@@ -28,9 +28,26 @@ typedef enum apmw_routing {
     APMW_ROUTING_KV_AWARE      /* longest match, least loaded among equals */
 } apmw_routing;
 
+/* How the KV of a prompt gets from a prefill engine to a decode engine. A transfer uses the way out of one and the way
+ * into the other, first come, first served at both ends; tokens that the decode engine has already are not sent. */
+typedef struct apmw_kv_link {
+    double out_bytes_per_s, in_bytes_per_s; /* of one prefill and of one decode engine; INFINITY = no limit */
+    double bytes_per_token;                 /* of KV, over the accelerators of an engine */
+    double bytes_per_request;               /* that a sequence has whatever its length (windows, states) */
+    apmw_time latency_ns;                   /* of a transfer: handshake and first byte */
+    /* Decode takes its blocks before the prompt is computed (SGLang), so that chunks are sent as they are done and only
+     * the last `last_chunk_tokens` are left to send at its end. false: after it (vLLM, TensorRT-LLM). */
+    bool decode_first;
+    int64_t last_chunk_tokens; /* 0 = all of it is sent at the end */
+} apmw_kv_link;
+
 typedef struct apmw_sim_config {
     const apmw_engine_config *engines; /* n_engines replicas; .streams is filled by the sim */
     size_t n_engines;
+    /* The first n_prefill of them compute prompts and hand them to the others, which decode; 0 = each does both. */
+    size_t n_prefill;
+    apmw_kv_link link;
+    apmw_routing decode_routing; /* `routing` is then that of the prefill engines */
     apmw_routing routing;
     uint64_t seed;
 } apmw_sim_config;
@@ -48,6 +65,8 @@ apmw_streams *apmw_sim_streams(apmw_sim *sim);
 void apmw_sim_submit(apmw_sim *sim, apmw_request *request);
 size_t apmw_sim_engines(const apmw_sim *sim);
 apmw_engine *apmw_sim_engine(apmw_sim *sim, size_t i);
+/* Bytes of KV sent from prefill to decode engines so far, and how long transfers have waited for a link. */
+void apmw_sim_transfers(const apmw_sim *sim, double *bytes, apmw_time *waited_ns);
 
 /* Load driver of the measured serving points (InferenceX client): `slots` requests in flight, n_requests in all, all
  * slots start at time 0, the next request `gap_ns` after one ends; input and output lengths uniform on
@@ -58,7 +77,6 @@ typedef struct apmw_fixed_loop {
     double ratio;        /* 1 = exact lengths */
     uint32_t seed;
     apmw_time gap_ns;
-    apmw_time start_gap_ns; /* slot i starts at i times this */
 } apmw_fixed_loop;
 apmw_status apmw_workload_fixed_loop(const apmw_fixed_loop *config, apmw_workload *out, apmw_error *err);
 
