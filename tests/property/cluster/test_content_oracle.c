@@ -6,7 +6,7 @@
 #include "agents_case.h"
 #include "apmw/rng.h"
 
-enum { BLOCK = 16, MAX_TURNS = 14 };
+enum { BLOCK = 4, MAX_TURNS = 14 };
 
 /* Tokens with an identity; all sequences whose keys and values were computed. */
 typedef struct text {
@@ -110,7 +110,7 @@ static void random_trajectory(apmw_rng *rng, int64_t global, apmw_trace *trace)
 static void same_hits(void **state)
 {
     (void)state;
-    for_each_seed(seed, 400) {
+    for_each_seed(seed, 800) {
         apmw_rng rng = apmw_rng_make(seed, "content", 0, 0);
         const int64_t global = apmw_rng_below(&rng, 2) == 0 ? 0 : 1 + (int64_t)apmw_rng_below(&rng, 200);
         apmw_trace trace = {0};
@@ -122,7 +122,8 @@ static void same_hits(void **state)
                                     .output_cached = apmw_rng_below(&rng, 2) == 0, .delay_scale = 1.0, .seed = seed,
                                     .plays_per_agent = 3};
         apmw_step_cost *cost = case_cost(0.001, 1e-6, 1e-5);
-        const apmw_engine_config engine = case_engine(cost);
+        apmw_engine_config engine = case_engine(cost);
+        engine.block_tokens = BLOCK;
         const apmw_sim_config config = {.engines = &engine, .n_engines = 1, .seed = seed};
         apmw_workload workload;
         apmw_error err = {0};
