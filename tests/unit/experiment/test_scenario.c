@@ -62,6 +62,9 @@ static void defaults_survive(void **state)
     assert_int_equal(s.agents, 3);
     assert_int_equal(s.draft_tokens, -1);
     assert_true(isnan(s.memory_fraction) && s.prefix_caching && s.seed == 42);
+    assert_ok(parse("{\"protocol\":\"agentx\"}", &s, &err), &err); /* the version alone */
+    assert_string_equal(s.protocol, "agentx");
+    assert_int_equal(s.tier, 0);
 }
 
 static void refusals(void **state)
@@ -76,6 +79,8 @@ static void refusals(void **state)
     assert_error(parse("{\"routing\":\"afinity\"}", &s, &err), APMW_E_DATA, &err, "did you mean \"affinity\"");
     assert_error(parse("{\"memory_fraction\":2}", &s, &err), APMW_E_DATA, &err, "memory_fraction");
     assert_error(parse("{\"schema\":\"apmw.scenario/2\"}", &s, &err), APMW_E_DATA, &err, "apmw.scenario/1");
+    assert_error(parse("{\"protocol\":\"a-name-that-is-too-long\"}", &s, &err), APMW_E_DATA, &err, "protocol");
+    assert_error(parse("{\"protocol\":3}", &s, &err), APMW_E_DATA, &err, "protocol");
     assert_error(parse("{\"seed\":\"x\"}", &s, &err), APMW_E_DATA, &err, "seed");
 }
 
