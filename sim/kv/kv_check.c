@@ -6,14 +6,14 @@
 #include "kv_private.h"
 
 typedef struct sums {
-    int64_t pinned, cached;
+    int64_t pinned, cached, streams, idle;
     uint32_t entries, segments;
 } sums;
 
 static apmw_status check_pins(const apmw_kv_entry *entry, apmw_error *err)
 {
-    const apmw_kv_pin *pins = apmw_kv_pins(entry);
-    for (uint32_t i = 0; i < entry->n_pins; i++) {
+    const apmw_kv_pin *pins = apmw_kv_pins_at(&entry->pins);
+    for (uint32_t i = 0; i < entry->pins.n; i++) {
         if (pins[i].count < 1) {
             return apmw_error_set(err, APMW_E_INTERNAL,
                                   "L6: stream %" PRIu32 " has a pin with count %" PRId64, entry->stream,
@@ -25,11 +25,11 @@ static apmw_status check_pins(const apmw_kv_entry *entry, apmw_error *err)
                                   entry->stream, pins[i].end);
         }
     }
-    if (entry->pin_end != apmw_kv_pin_max(entry)) {
+    if (entry->pin_end != apmw_kv_pins_max(&entry->pins, entry->first)) {
         return apmw_error_set(err, APMW_E_INTERNAL,
                               "L17: stream %" PRIu32 " is pinned to block %" PRId64
                               " but its leases reach %" PRId64,
-                              entry->stream, entry->pin_end, apmw_kv_pin_max(entry));
+                              entry->stream, entry->pin_end, apmw_kv_pins_max(&entry->pins, entry->first));
     }
     return APMW_OK;
 }
@@ -64,23 +64,17 @@ static apmw_status check_segments(const apmw_prefix_cache *cache, uint32_t index
                               ", its cached part at %" PRId64,
                               entry->stream, at, entry->end);
     }
-    sum->pinned += entry->pin_end - entry->first;
     sum->cached += entry->end - entry->pin_end;
-    sum->entries++;
     return APMW_OK;
 }
 
 /* The block before an entry's first must be cached, pinned if the entry has pins, and not older. */
 static apmw_status check_ancestor(const apmw_prefix_cache *cache, const apmw_kv_entry *entry, apmw_error *err)
 {
-    const apmw_kv_stream *items = cache->streams->items;
     if (entry->first == 0) {
         return APMW_OK;
     }
-    apmw_stream owner = items[entry->stream].base;
-    while (items[owner].fork_tokens / cache->block_tokens >= entry->first) {
-        owner = items[owner].base;
-    }
+    const apmw_stream owner = apmw_kv_owner_before(cache, entry->stream, entry->first);
     const apmw_kv_entry *parent = &cache->entries[apmw_kv_entry_find(cache, owner)];
     if (parent->stream != owner || parent->end < entry->first) {
         return apmw_error_set(err, APMW_E_INTERNAL,
@@ -95,6 +89,9 @@ static apmw_status check_ancestor(const apmw_prefix_cache *cache, const apmw_kv_
         return apmw_error_set(err, APMW_E_INTERNAL,
                               "L17: stream %" PRIu32 " is pinned but stream %" PRIu32 " before it is not",
                               entry->stream, owner);
+    }
+    if (apmw_kv_ordered(cache)) {
+        return APMW_OK;
     }
     uint32_t i = parent->head;
     while (cache->segments[i].to < entry->first) {
@@ -111,6 +108,13 @@ static apmw_status check_ancestor(const apmw_prefix_cache *cache, const apmw_kv_
 static apmw_status check_entry(const apmw_prefix_cache *cache, uint32_t index, sums *sum, apmw_error *err)
 {
     const apmw_kv_entry *entry = &cache->entries[index];
+    sum->entries++;
+    if (entry->stream == APMW_KV_DEAD) {
+        return APMW_OK;
+    }
+    sum->streams++;
+    sum->idle += entry->pins.n == 0;
+    sum->pinned += entry->pin_end - entry->first;
     if (apmw_kv_entry_find(cache, entry->stream) != index) {
         return apmw_error_set(err, APMW_E_INTERNAL, "L15: stream %" PRIu32 " is cached but not found",
                               entry->stream);
@@ -124,7 +128,7 @@ static apmw_status check_entry(const apmw_prefix_cache *cache, uint32_t index, s
                               entry->stream, entry->first, first, entry->pin_end, entry->end);
     }
     apmw_status status = check_pins(entry, err);
-    if (status == APMW_OK) {
+    if (status == APMW_OK && !apmw_kv_ordered(cache)) {
         status = check_segments(cache, index, sum, err);
     }
     if (status == APMW_OK) {
@@ -166,12 +170,20 @@ static apmw_status check_sums(const apmw_prefix_cache *cache, const sums *sum, a
                               " and %" PRId64,
                               cache->pinned, cache->cached, sum->pinned, sum->cached);
     }
-    if (cache->free < 0 || cache->taken < 0 ||
-        cache->free + cache->pinned + cache->taken + cache->cached != cache->capacity) {
+    if (sum->idle != cache->idle_entries || sum->streams * cache->stream_blocks != cache->overhead) {
         return apmw_error_set(err, APMW_E_INTERNAL,
-                              "L6: free %" PRId64 " + held (%" PRId64 " pinned, %" PRId64
-                              " taken) + cached %" PRId64 " is not the capacity %" PRId64,
-                              cache->free, cache->pinned, cache->taken, cache->cached, cache->capacity);
+                              "L6: counted %" PRId64 " unpinned streams and %" PRId64
+                              " blocks charged for streams, found %" PRId64 " and %" PRId64,
+                              cache->idle_entries, cache->overhead, sum->idle,
+                              sum->streams * cache->stream_blocks);
+    }
+    if (cache->free < 0 || cache->taken < 0 ||
+        cache->free + cache->pinned + cache->taken + cache->cached + cache->overhead != cache->capacity) {
+        return apmw_error_set(
+            err, APMW_E_INTERNAL,
+            "L6: free %" PRId64 " + held (%" PRId64 " pinned, %" PRId64 " taken) + cached %" PRId64
+            " + charged for streams %" PRId64 " is not the capacity %" PRId64,
+            cache->free, cache->pinned, cache->taken, cache->cached, cache->overhead, cache->capacity);
     }
     if (cache->inserted - cache->evicted != cache->pinned + cache->cached) {
         return apmw_error_set(err, APMW_E_INTERNAL,
@@ -190,7 +202,7 @@ static apmw_status check_sums(const apmw_prefix_cache *cache, const sums *sum, a
 
 apmw_status apmw_prefix_cache_check(const apmw_prefix_cache *cache, apmw_error *err)
 {
-    sums sum = {0, 0, 0, 0};
+    sums sum = {0, 0, 0, 0, 0, 0};
     for (uint32_t i = 1; i < cache->n_entries; i++) {
         if (cache->entries[i].stream != 0) {
             const apmw_status status = check_entry(cache, i, &sum, err);
@@ -199,7 +211,8 @@ apmw_status apmw_prefix_cache_check(const apmw_prefix_cache *cache, apmw_error *
             }
         }
     }
-    apmw_status status = check_list(cache, &sum, err);
+    apmw_status status = apmw_kv_ordered(cache) ? apmw_kv_order_check(cache, &sum.cached, &sum.segments, err)
+                                                : check_list(cache, &sum, err);
     if (status == APMW_OK) {
         status = check_sums(cache, &sum, err);
     }

@@ -1,55 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Entries of the prefix cache: found by stream in an open-addressing table, and each with its pins.
- * Pins are a sorted array of (end, count). It holds one item for each distinct end among the leases that run
- * on a stream: mostly one or two, at most the sequences of a batch, so shifting it costs less than a tree
- * would. */
+/* Entries of the prefix cache, and counted positions on them. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "kv_private.h"
-
-/* Multiplicative hash (Knuth, TAOCP 3, 6.4): 2^32 / golden ratio, high bits folded down. */
-static uint32_t slot_of(const apmw_prefix_cache *cache, apmw_stream stream)
-{
-    const uint32_t h = stream * 2654435769u;
-    return (h ^ (h >> 16)) & cache->map_mask;
-}
-
-uint32_t apmw_kv_entry_find(const apmw_prefix_cache *cache, apmw_stream stream)
-{
-    for (uint32_t i = slot_of(cache, stream);; i = (i + 1) & cache->map_mask) {
-        const uint32_t index = cache->map[i];
-        if (index == 0 || cache->entries[index].stream == stream) {
-            return index;
-        }
-    }
-}
-
-static void map_put(apmw_prefix_cache *cache, uint32_t index)
-{
-    uint32_t i = slot_of(cache, cache->entries[index].stream);
-    while (cache->map[i] != 0) {
-        i = (i + 1) & cache->map_mask;
-    }
-    cache->map[i] = index;
-}
-
-/* Removes and moves later ones of the run back, so that no tombstones gather. */
-static void map_remove(apmw_prefix_cache *cache, apmw_stream stream)
-{
-    uint32_t hole = slot_of(cache, stream);
-    while (cache->entries[cache->map[hole]].stream != stream) {
-        hole = (hole + 1) & cache->map_mask;
-    }
-    for (uint32_t i = (hole + 1) & cache->map_mask; cache->map[i] != 0; i = (i + 1) & cache->map_mask) {
-        const uint32_t home = slot_of(cache, cache->entries[cache->map[i]].stream);
-        if (((i - home) & cache->map_mask) >= ((i - hole) & cache->map_mask)) {
-            cache->map[hole] = cache->map[i];
-            hole = i;
-        }
-    }
-    cache->map[hole] = 0;
-}
 
 bool apmw_kv_entry_reserve(apmw_prefix_cache *cache, uint32_t more)
 {
@@ -58,6 +12,23 @@ bool apmw_kv_entry_reserve(apmw_prefix_cache *cache, uint32_t more)
         return false;
     }
     if (needed > cache->capacity_entries) {
+        uint32_t capacity = cache->capacity_entries;
+        if (apmw_kv_ordered(cache)) {
+            /* The sizes agree again once all have grown: until then the entries' own capacity is the least.
+             */
+            apmw_kv_order *orders = apmw_kv_grow(cache->orders, &capacity, (uint32_t)needed, sizeof *orders);
+            if (orders == NULL) {
+                return false;
+            }
+            cache->orders = orders;
+            for (int q = 0; q < (cache->policy == APMW_KV_S3_FIFO ? 2 : 1); q++) {
+                apmw_kv_node *nodes = realloc(cache->heaps[q], ((size_t)capacity + 1) * sizeof *nodes);
+                if (nodes == NULL) {
+                    return false;
+                }
+                cache->heaps[q] = nodes;
+            }
+        }
         apmw_kv_entry *larger =
             apmw_kv_grow(cache->entries, &cache->capacity_entries, (uint32_t)needed, sizeof *larger);
         if (larger == NULL) {
@@ -65,25 +36,13 @@ bool apmw_kv_entry_reserve(apmw_prefix_cache *cache, uint32_t more)
         }
         cache->entries = larger;
     }
-    if (needed * 2 > (uint64_t)cache->map_mask + 1) { /* load below one half keeps probe runs short */
-        uint64_t size = (uint64_t)cache->map_mask + 1;
-        while (needed * 2 > size) {
-            size *= 2;
-        }
-        uint32_t *map = calloc(size, sizeof *map);
-        if (map == NULL) {
-            return false;
-        }
-        free(cache->map);
-        cache->map = map;
-        cache->map_mask = (uint32_t)(size - 1);
-        for (uint32_t i = 1; i < cache->n_entries; i++) {
-            if (cache->entries[i].stream != 0) {
-                map_put(cache, i);
-            }
-        }
-    }
-    return true;
+    return apmw_kv_map_reserve(&cache->map, needed);
+}
+
+static void pins_make(apmw_kv_pins *pins)
+{
+    memset(pins, 0, sizeof *pins);
+    pins->capacity = APMW_KV_FEW_PINS;
 }
 
 uint32_t apmw_kv_entry_new(apmw_prefix_cache *cache, apmw_stream stream, int64_t first)
@@ -94,59 +53,90 @@ uint32_t apmw_kv_entry_new(apmw_prefix_cache *cache, apmw_stream stream, int64_t
     } else {
         APMW_CHECK(cache->n_entries < cache->capacity_entries);
         index = cache->n_entries++;
-        memset(&cache->entries[index], 0, sizeof cache->entries[index]);
-        cache->entries[index].capacity_pins = APMW_KV_INLINE_PINS;
     }
     apmw_kv_entry *entry = &cache->entries[index];
+    pins_make(&entry->pins);
     entry->stream = stream;
     entry->head = 0;
     entry->first = first;
     entry->pin_end = first;
     entry->end = first;
     cache->used_entries++;
-    map_put(cache, index);
+    if (apmw_kv_ordered(cache)) {
+        apmw_kv_order *order = &cache->orders[index];
+        memset(order, 0, sizeof *order);
+        pins_make(&order->children);
+    }
+    if (stream != APMW_KV_DEAD) {
+        apmw_kv_map_put(&cache->map, stream, index);
+        cache->idle_entries++;
+    }
     return index;
 }
 
 void apmw_kv_entry_drop(apmw_prefix_cache *cache, uint32_t index)
 {
     apmw_kv_entry *entry = &cache->entries[index];
-    APMW_CHECK(entry->n_pins == 0 && entry->head == 0);
-    map_remove(cache, entry->stream);
-    free(entry->pins);
-    entry->pins = NULL;
-    entry->capacity_pins = APMW_KV_INLINE_PINS;
+    APMW_CHECK(entry->pins.n == 0 && entry->head == 0);
+    if (entry->stream != APMW_KV_DEAD) {
+        apmw_kv_map_remove(&cache->map, entry->stream);
+        cache->idle_entries--;
+    }
+    if (apmw_kv_ordered(cache)) {
+        APMW_CHECK(cache->orders[index].children.n == 0 && cache->orders[index].place == 0);
+        apmw_kv_pins_clear(&cache->orders[index].children);
+    }
+    apmw_kv_pins_clear(&entry->pins);
     entry->stream = 0;
     entry->head = cache->free_entry;
     cache->free_entry = index;
     cache->used_entries--;
 }
 
-static apmw_kv_pin *pins_of(apmw_kv_entry *entry)
+apmw_stream apmw_kv_owner_before(const apmw_prefix_cache *cache, apmw_stream stream, int64_t first)
 {
-    return entry->pins != NULL ? entry->pins : entry->inline_pins;
+    const apmw_kv_stream *items = cache->streams->items;
+    if (first == 0) {
+        return 0;
+    }
+    apmw_stream owner = items[stream].base;
+    while (items[owner].fork_tokens / cache->block_tokens >= first) {
+        owner = items[owner].base;
+    }
+    return owner;
 }
 
-const apmw_kv_pin *apmw_kv_pins(const apmw_kv_entry *entry)
+static apmw_kv_pin *pins_of(apmw_kv_pins *pins)
 {
-    return entry->pins != NULL ? entry->pins : entry->inline_pins;
+    return pins->many != NULL ? pins->many : pins->few;
 }
 
-bool apmw_kv_pin_reserve(apmw_kv_entry *entry)
+const apmw_kv_pin *apmw_kv_pins_at(const apmw_kv_pins *pins)
 {
-    if (entry->n_pins < entry->capacity_pins) {
+    return pins->many != NULL ? pins->many : pins->few;
+}
+
+void apmw_kv_pins_clear(apmw_kv_pins *pins)
+{
+    free(pins->many);
+    pins_make(pins);
+}
+
+bool apmw_kv_pins_reserve(apmw_kv_pins *pins)
+{
+    if (pins->n < pins->capacity) {
         return true;
     }
-    uint32_t capacity = entry->capacity_pins;
-    apmw_kv_pin *larger = apmw_kv_grow(entry->pins, &capacity, 8, sizeof *larger);
+    uint32_t capacity = pins->capacity;
+    apmw_kv_pin *larger = apmw_kv_grow(pins->many, &capacity, 8, sizeof *larger);
     if (larger == NULL) {
         return false;
     }
-    if (entry->pins == NULL) {
-        memcpy(larger, entry->inline_pins, entry->n_pins * sizeof *larger);
+    if (pins->many == NULL) {
+        memcpy(larger, pins->few, pins->n * sizeof *larger);
     }
-    entry->pins = larger;
-    entry->capacity_pins = capacity;
+    pins->many = larger;
+    pins->capacity = capacity;
     return true;
 }
 
@@ -165,34 +155,34 @@ static uint32_t pin_search(const apmw_kv_pin *pins, uint32_t n, int64_t end)
     return low;
 }
 
-void apmw_kv_pin_add(apmw_kv_entry *entry, int64_t end)
+void apmw_kv_pins_add(apmw_kv_pins *pins, int64_t end)
 {
-    apmw_kv_pin *pins = pins_of(entry);
-    const uint32_t i = pin_search(pins, entry->n_pins, end);
-    if (i < entry->n_pins && pins[i].end == end) {
-        pins[i].count++;
+    apmw_kv_pin *all = pins_of(pins);
+    const uint32_t i = pin_search(all, pins->n, end);
+    if (i < pins->n && all[i].end == end) {
+        all[i].count++;
         return;
     }
-    APMW_CHECK(entry->n_pins < entry->capacity_pins);
-    memmove(&pins[i + 1], &pins[i], (entry->n_pins - i) * sizeof *pins);
-    pins[i].end = end;
-    pins[i].count = 1;
-    entry->n_pins++;
+    APMW_CHECK(pins->n < pins->capacity);
+    memmove(&all[i + 1], &all[i], (pins->n - i) * sizeof *all);
+    all[i].end = end;
+    all[i].count = 1;
+    pins->n++;
 }
 
-void apmw_kv_pin_remove(apmw_kv_entry *entry, int64_t end)
+void apmw_kv_pins_remove(apmw_kv_pins *pins, int64_t end)
 {
-    apmw_kv_pin *pins = pins_of(entry);
-    const uint32_t i = pin_search(pins, entry->n_pins, end);
-    APMW_CHECK(i < entry->n_pins && pins[i].end == end);
-    pins[i].count--;
-    if (pins[i].count == 0) {
-        entry->n_pins--;
-        memmove(&pins[i], &pins[i + 1], (entry->n_pins - i) * sizeof *pins);
+    apmw_kv_pin *all = pins_of(pins);
+    const uint32_t i = pin_search(all, pins->n, end);
+    APMW_CHECK(i < pins->n && all[i].end == end);
+    all[i].count--;
+    if (all[i].count == 0) {
+        pins->n--;
+        memmove(&all[i], &all[i + 1], (pins->n - i) * sizeof *all);
     }
 }
 
-int64_t apmw_kv_pin_max(const apmw_kv_entry *entry)
+int64_t apmw_kv_pins_max(const apmw_kv_pins *pins, int64_t none)
 {
-    return entry->n_pins > 0 ? apmw_kv_pins(entry)[entry->n_pins - 1].end : entry->first;
+    return pins->n > 0 ? apmw_kv_pins_at(pins)[pins->n - 1].end : none;
 }

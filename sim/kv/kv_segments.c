@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The recency list: evictable segments of all entries, and dead content, oldest first. */
+/* The recency list of LRU and idle TTL: evictable segments of all entries, and dead content, oldest first. */
 #include "kv_private.h"
 
 bool apmw_kv_segment_reserve(apmw_prefix_cache *cache, int64_t total)
@@ -19,7 +19,7 @@ bool apmw_kv_segment_reserve(apmw_prefix_cache *cache, int64_t total)
     return true;
 }
 
-void apmw_kv_segment_append(apmw_prefix_cache *cache, uint32_t entry, int64_t from, int64_t to)
+uint32_t apmw_kv_segment_get(apmw_prefix_cache *cache)
 {
     uint32_t index = cache->free_segment;
     if (index != 0) {
@@ -29,11 +29,25 @@ void apmw_kv_segment_append(apmw_prefix_cache *cache, uint32_t entry, int64_t fr
         index = cache->n_segments++;
     }
     cache->used_segments++;
+    return index;
+}
+
+void apmw_kv_segment_put(apmw_prefix_cache *cache, uint32_t index)
+{
+    cache->segments[index].older = cache->free_segment;
+    cache->free_segment = index;
+    cache->used_segments--;
+}
+
+void apmw_kv_segment_append(apmw_prefix_cache *cache, uint32_t entry, int64_t from, int64_t to)
+{
+    const uint32_t index = apmw_kv_segment_get(cache);
     apmw_kv_segment *segment = &cache->segments[index];
     segment->entry = entry;
     segment->from = from;
     segment->to = to;
     segment->stamp = ++cache->stamp;
+    segment->used_ns = cache->now_ns;
     segment->newer = 0;
     segment->older = cache->segments[0].older;
     cache->segments[segment->older].newer = index;
@@ -65,9 +79,7 @@ static void segment_remove(apmw_prefix_cache *cache, uint32_t index)
             cache->segments[segment->toward_tail].toward_head = segment->toward_head;
         }
     }
-    segment->older = cache->free_segment;
-    cache->free_segment = index;
-    cache->used_segments--;
+    apmw_kv_segment_put(cache, index);
 }
 
 int64_t apmw_kv_segment_trim(apmw_prefix_cache *cache, uint32_t entry, int64_t to)
@@ -89,28 +101,21 @@ int64_t apmw_kv_segment_trim(apmw_prefix_cache *cache, uint32_t entry, int64_t t
     }
 }
 
-void apmw_kv_segment_evict(apmw_prefix_cache *cache, int64_t n)
+int64_t apmw_kv_segment_evict(apmw_prefix_cache *cache, int64_t n)
 {
-    while (n > 0) {
-        const uint32_t oldest = cache->segments[0].newer;
-        APMW_CHECK(oldest != 0);
-        apmw_kv_segment *segment = &cache->segments[oldest];
-        const int64_t length = segment->to - segment->from;
-        const int64_t k = n < length ? n : length;
-        const uint32_t owner = segment->entry;
-        segment->to -= k;
-        n -= k;
-        if (owner != 0) {
-            /* The oldest segment of the cache is the last of its entry: recency never grows along a stream.
-             */
-            APMW_CHECK(segment->toward_tail == 0 && cache->entries[owner].end == segment->to + k);
-            cache->entries[owner].end = segment->to;
-        }
-        if (k == length) {
-            segment_remove(cache, oldest);
-            if (owner != 0 && cache->entries[owner].end == cache->entries[owner].first) {
-                apmw_kv_entry_drop(cache, owner);
-            }
-        }
+    const uint32_t oldest = cache->segments[0].newer;
+    APMW_CHECK(oldest != 0);
+    apmw_kv_segment *segment = &cache->segments[oldest];
+    const int64_t length = segment->to - segment->from;
+    const int64_t k = n < length ? n : length;
+    const uint32_t owner = segment->entry;
+    segment->to -= k;
+    if (owner != 0) {
+        /* The oldest segment of the cache is the last of its entry: recency never grows along a stream. */
+        APMW_CHECK(segment->toward_tail == 0 && cache->entries[owner].end == segment->to + k);
     }
+    if (k == length) {
+        segment_remove(cache, oldest);
+    }
+    return apmw_kv_evicted(cache, owner, k);
 }

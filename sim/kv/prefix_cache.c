@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Leases on the prefix cache. The order of every operation here is checked block by block against
  * tests/property/kv/test_kv_oracle.c. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "kv_private.h"
@@ -9,50 +8,6 @@
 static int64_t min64(int64_t a, int64_t b)
 {
     return a < b ? a : b;
-}
-
-apmw_prefix_cache *apmw_prefix_cache_create(const apmw_streams *streams, int64_t capacity_blocks,
-                                            int64_t block_tokens, bool caching)
-{
-    APMW_CHECK(capacity_blocks >= 1 && block_tokens >= 1);
-    apmw_prefix_cache *cache = calloc(1, sizeof *cache);
-    if (cache == NULL) {
-        return NULL;
-    }
-    cache->streams = streams;
-    cache->block_tokens = block_tokens;
-    cache->caching = caching;
-    cache->capacity = capacity_blocks;
-    cache->free = capacity_blocks;
-    cache->n_entries = 1;
-    cache->n_segments = 1;
-    cache->entries = apmw_kv_grow(NULL, &cache->capacity_entries, 64, sizeof *cache->entries);
-    cache->segments = apmw_kv_grow(NULL, &cache->capacity_segments, 128, sizeof *cache->segments);
-    cache->map_mask = 127;
-    cache->map = calloc((size_t)cache->map_mask + 1, sizeof *cache->map);
-    cache->path = apmw_kv_grow(NULL, &cache->capacity_path, 16, sizeof *cache->path);
-    if (cache->entries == NULL || cache->segments == NULL || cache->map == NULL || cache->path == NULL) {
-        apmw_prefix_cache_free(cache);
-        return NULL;
-    }
-    memset(&cache->entries[0], 0, sizeof cache->entries[0]);
-    memset(&cache->segments[0], 0, sizeof cache->segments[0]);
-    return cache;
-}
-
-void apmw_prefix_cache_free(apmw_prefix_cache *cache)
-{
-    if (cache == NULL) {
-        return;
-    }
-    for (uint32_t i = 1; cache->entries != NULL && i < cache->n_entries; i++) {
-        free(cache->entries[i].pins);
-    }
-    free(cache->entries);
-    free(cache->segments);
-    free(cache->map);
-    free(cache->path);
-    free(cache);
 }
 
 int64_t apmw_prefix_cache_block_tokens(const apmw_prefix_cache *cache)
@@ -97,7 +52,7 @@ int64_t apmw_prefix_cache_match(const apmw_prefix_cache *cache, apmw_stream stre
 
 int64_t apmw_prefix_cache_available(const apmw_prefix_cache *cache)
 {
-    return cache->free + cache->cached;
+    return cache->free + cache->cached + cache->stream_blocks * cache->idle_entries;
 }
 
 int64_t apmw_prefix_cache_unpinned_match(const apmw_prefix_cache *cache, apmw_stream stream, int64_t n_prompt)
@@ -171,22 +126,46 @@ static bool reserve_pins(apmw_prefix_cache *cache, uint32_t n_parts)
     for (uint32_t i = 0; i < n_parts; i++) {
         if (cache->path[i].entry == 0) {
             missing++;
-        } else if (!apmw_kv_pin_reserve(&cache->entries[cache->path[i].entry])) {
+        } else if (!apmw_kv_pins_reserve(&cache->entries[cache->path[i].entry].pins)) {
             return false;
         }
     }
     return missing == 0 || apmw_kv_entry_reserve(cache, missing);
 }
 
-/* After the pins of an entry have grown: what they newly cover is no longer evictable. */
-static void settle_pinned(apmw_prefix_cache *cache, uint32_t entry)
+static void pin(apmw_prefix_cache *cache, uint32_t entry, int64_t end)
 {
-    const int64_t pin_end = apmw_kv_pin_max(&cache->entries[entry]);
-    if (pin_end > cache->entries[entry].pin_end) {
-        const int64_t n = apmw_kv_segment_trim(cache, entry, pin_end);
+    apmw_kv_pins *pins = &cache->entries[entry].pins;
+    cache->idle_entries -= pins->n == 0;
+    apmw_kv_pins_add(pins, end);
+}
+
+static void unpin(apmw_prefix_cache *cache, uint32_t entry, int64_t end)
+{
+    apmw_kv_pins *pins = &cache->entries[entry].pins;
+    apmw_kv_pins_remove(pins, end);
+    cache->idle_entries += pins->n == 0;
+}
+
+/* After the pins of an entry have grown: what they newly cover is no longer evictable. */
+static void settle_pinned(apmw_prefix_cache *cache, uint32_t index)
+{
+    apmw_kv_entry *entry = &cache->entries[index];
+    const int64_t pin_end = apmw_kv_pins_max(&entry->pins, entry->first);
+    if (pin_end > entry->pin_end) {
+        int64_t n;
+        if (apmw_kv_ordered(cache)) {
+            const int64_t to = min64(pin_end, entry->end);
+            n = to > entry->pin_end ? to - entry->pin_end : 0;
+        } else {
+            n = apmw_kv_segment_trim(cache, index, pin_end);
+        }
         cache->cached -= n;
         cache->pinned += n;
-        cache->entries[entry].pin_end = pin_end;
+        entry->pin_end = pin_end;
+        if (apmw_kv_ordered(cache)) {
+            apmw_kv_order_update(cache, index);
+        }
     }
 }
 
@@ -216,7 +195,7 @@ static void begin(apmw_prefix_cache *cache, apmw_stream stream, int64_t n_prompt
     for (uint32_t i = n_parts; i-- > 0;) {
         const apmw_kv_part *part = &cache->path[i];
         APMW_CHECK(part->entry != 0 && cache->entries[part->entry].end >= part->limit);
-        apmw_kv_pin_add(&cache->entries[part->entry], part->limit);
+        pin(cache, part->entry, part->limit);
         settle_pinned(cache, part->entry);
     }
 }
@@ -235,20 +214,59 @@ void apmw_prefix_cache_resume(apmw_prefix_cache *cache, apmw_stream stream, int6
     begin(cache, stream, n_prompt, lease);
 }
 
+int64_t apmw_kv_evicted(apmw_prefix_cache *cache, uint32_t index, int64_t k)
+{
+    int64_t freed = k;
+    cache->evicted += k;
+    cache->cached -= k;
+    apmw_stream stream = 0;
+    int64_t end = 0;
+    if (index != 0) {
+        apmw_kv_entry *entry = &cache->entries[index];
+        entry->end -= k;
+        stream = entry->stream;
+        end = entry->end;
+        if (end > entry->first) {
+            if (apmw_kv_ordered(cache)) {
+                apmw_kv_order_update(cache, index);
+            }
+        } else {
+            if (stream != APMW_KV_DEAD) {
+                freed += cache->stream_blocks;
+                cache->overhead -= cache->stream_blocks;
+            }
+            if (apmw_kv_ordered(cache)) {
+                apmw_kv_order_update(cache, index);
+                const apmw_stream owner =
+                    stream == APMW_KV_DEAD ? 0 : apmw_kv_owner_before(cache, stream, entry->first);
+                if (owner != 0) { /* what it hung on may be evictable now */
+                    const uint32_t parent = apmw_kv_entry_find(cache, owner);
+                    apmw_kv_pins_remove(&cache->orders[parent].children, entry->first);
+                    apmw_kv_order_update(cache, parent);
+                }
+            }
+            apmw_kv_entry_drop(cache, index);
+        }
+    }
+    cache->free += freed;
+    if (stream != 0 && stream != APMW_KV_DEAD && cache->on_evict != NULL) {
+        cache->on_evict(cache->on_evict_self, stream, end * cache->block_tokens,
+                        (end + k) * cache->block_tokens);
+    }
+    return freed;
+}
+
 bool apmw_prefix_cache_take(apmw_prefix_cache *cache, apmw_kv_lease *lease, int64_t n_blocks)
 {
     APMW_CHECK(n_blocks >= 0);
     APMW_CHECK(lease == NULL || lease->active);
-    if (n_blocks > cache->free + cache->cached) {
+    if (n_blocks > apmw_prefix_cache_available(cache)) {
         return false;
     }
-    if (n_blocks > cache->free) {
-        const int64_t evict =
-            n_blocks - cache->free; /* law L17: nothing is evicted while a free block would do */
-        apmw_kv_segment_evict(cache, evict);
-        cache->evicted += evict;
-        cache->cached -= evict;
-        cache->free += evict;
+    while (n_blocks > cache->free) { /* law L17: nothing is evicted while a free block would do */
+        const int64_t lack = n_blocks - cache->free;
+        (void)(apmw_kv_ordered(cache) ? apmw_kv_order_evict(cache, lack)
+                                      : apmw_kv_segment_evict(cache, lack));
     }
     cache->free -= n_blocks;
     cache->taken += n_blocks;
@@ -270,7 +288,8 @@ void apmw_prefix_cache_commit(apmw_prefix_cache *cache, apmw_kv_lease *lease, in
         return;
     }
     const uint32_t n_parts = list_path(cache, lease->stream, before, target);
-    if (!reserve_pins(cache, n_parts)) {
+    if (!reserve_pins(cache, n_parts) ||
+        (apmw_kv_ordered(cache) && !apmw_kv_order_reserve_insert(cache, cache->path, n_parts))) {
         cache->out_of_memory = true;
         return;
     }
@@ -278,17 +297,24 @@ void apmw_prefix_cache_commit(apmw_prefix_cache *cache, apmw_kv_lease *lease, in
          i-- > 0;) { /* from the root, so that the path is cached up to its parts' first */
         apmw_kv_part *part = &cache->path[i];
         if (part->entry == 0) {
+            APMW_CHECK(cache->stream_blocks <= lease->taken_blocks - lease->inserted_blocks);
             part->entry = apmw_kv_entry_new(cache, part->stream, part->first);
+            lease->taken_blocks -= cache->stream_blocks;
+            cache->taken -= cache->stream_blocks;
+            cache->overhead += cache->stream_blocks;
         }
         apmw_kv_entry *entry = &cache->entries[part->entry];
-        apmw_kv_pin_add(entry, part->limit);
+        pin(cache, part->entry, part->limit);
         if (before > part->first) {
-            apmw_kv_pin_remove(entry, before);
+            unpin(cache, part->entry, before);
         }
         settle_pinned(cache, part->entry); /* blocks that were there already: ours are duplicates */
         if (part->limit > entry->end) {
             const int64_t n = part->limit - entry->end;
             APMW_CHECK(n <= lease->taken_blocks - lease->inserted_blocks && n <= cache->taken);
+            if (apmw_kv_ordered(cache)) {
+                apmw_kv_order_insert(cache, part->entry, part->limit);
+            }
             entry->end = part->limit;
             lease->inserted_blocks += n;
             cache->inserted += n;
@@ -303,10 +329,12 @@ void apmw_prefix_cache_commit(apmw_prefix_cache *cache, apmw_kv_lease *lease, in
 static void settle_unpinned(apmw_prefix_cache *cache, uint32_t index)
 {
     apmw_kv_entry *entry = &cache->entries[index];
-    const int64_t pin_end = apmw_kv_pin_max(entry);
+    const int64_t pin_end = apmw_kv_pins_max(&entry->pins, entry->first);
     if (pin_end < entry->pin_end) {
         const int64_t n = entry->pin_end - pin_end;
-        apmw_kv_segment_append(cache, index, pin_end, entry->pin_end);
+        if (!apmw_kv_ordered(cache)) {
+            apmw_kv_segment_append(cache, index, pin_end, entry->pin_end);
+        }
         entry->pin_end = pin_end;
         cache->pinned -= n;
         cache->cached += n;
@@ -327,10 +355,15 @@ void apmw_prefix_cache_end(apmw_prefix_cache *cache, apmw_kv_lease *lease, int64
     const int64_t dead = cache->caching ? dead_tokens / cache->block_tokens : 0;
     APMW_CHECK(dead <= own);
     const uint32_t n_parts = list_path(cache, lease->stream, 0, lease->committed_blocks);
-    if (dead > 0) {
+    if (dead > 0) { /* the end of the sequence: the first to go */
         if (apmw_kv_segment_reserve(cache,
-                                    (int64_t)cache->used_segments + cache->reserved_segments + n_parts + 1)) {
-            apmw_kv_segment_append(cache, 0, 0, dead); /* the end of the sequence: the first to go */
+                                    (int64_t)cache->used_segments + cache->reserved_segments + n_parts + 1) &&
+            (!apmw_kv_ordered(cache) || apmw_kv_entry_reserve(cache, 1))) {
+            if (apmw_kv_ordered(cache)) {
+                apmw_kv_order_dead(cache, dead);
+            } else {
+                apmw_kv_segment_append(cache, 0, 0, dead);
+            }
             cache->free -= dead;
             cache->cached += dead;
             cache->inserted += dead;
@@ -341,8 +374,12 @@ void apmw_prefix_cache_end(apmw_prefix_cache *cache, apmw_kv_lease *lease, int64
     for (uint32_t i = 0; i < n_parts; i++) { /* deepest first, so that a parent is newer than its child */
         const apmw_kv_part *part = &cache->path[i];
         APMW_CHECK(part->entry != 0);
-        apmw_kv_pin_remove(&cache->entries[part->entry], part->limit);
+        unpin(cache, part->entry, part->limit);
         settle_unpinned(cache, part->entry);
+        if (apmw_kv_ordered(cache)) {
+            apmw_kv_order_use(cache, part->entry, part->limit);
+            apmw_kv_order_update(cache, part->entry);
+        }
     }
     lease->active = false;
 }
@@ -350,31 +387,4 @@ void apmw_prefix_cache_end(apmw_prefix_cache *cache, apmw_kv_lease *lease, int64
 bool apmw_prefix_cache_out_of_memory(const apmw_prefix_cache *cache)
 {
     return cache->out_of_memory;
-}
-
-size_t apmw_prefix_cache_bytes(const apmw_prefix_cache *cache)
-{
-    size_t n = sizeof *cache + cache->capacity_entries * sizeof *cache->entries +
-               cache->capacity_segments * sizeof *cache->segments +
-               ((size_t)cache->map_mask + 1) * sizeof *cache->map +
-               cache->capacity_path * sizeof *cache->path;
-    for (uint32_t i = 1; i < cache->n_entries; i++) {
-        if (cache->entries[i].pins != NULL) {
-            n += cache->entries[i].capacity_pins * sizeof *cache->entries[i].pins;
-        }
-    }
-    return n;
-}
-
-void apmw_prefix_cache_stats(const apmw_prefix_cache *cache, apmw_kv_stats *out)
-{
-    out->capacity_blocks = cache->capacity;
-    out->free_blocks = cache->free;
-    out->held_blocks = cache->pinned + cache->taken;
-    out->cached_blocks = cache->cached;
-    out->peak_used_blocks = cache->peak_used;
-    out->hit_tokens = cache->hit_tokens;
-    out->query_tokens = cache->query_tokens;
-    out->evicted_blocks = cache->evicted;
-    out->inserted_blocks = cache->inserted;
 }

@@ -45,11 +45,43 @@ apmw_stream apmw_streams_parent(const apmw_streams *streams, apmw_stream stream)
 int64_t apmw_streams_fork(const apmw_streams *streams, apmw_stream stream);
 
 typedef struct apmw_prefix_cache apmw_prefix_cache;
+
+/* What goes first when the pool is full. Whatever the policy, only a block without a cached successor can go,
+ * so what is cached of a path is always a prefix of it. A use is the end of a lease; a block arrives with the
+ * end of the first lease on it, which is no use. LRU as told above; idle TTL is LRU that also lets go what
+ * was not used for so long. FIFO: the oldest arrival. LFU: the fewest uses (arrival counted), the least
+ * recently used among equals; with a half-life uses count half as much every so often. S3-FIFO: kv_order.c.
+ * LRU and idle TTL cost O(depth) an operation, FIFO O(depth log n); LFU and S3-FIFO also walk over the runs
+ * of blocks of the path that came and were used together, in a conversation at most one a turn. */
+typedef enum apmw_kv_policy {
+    APMW_KV_LRU,
+    APMW_KV_FIFO,
+    APMW_KV_LFU,
+    APMW_KV_S3_FIFO,
+    APMW_KV_IDLE_TTL
+} apmw_kv_policy;
+/* "lru", "fifo", "lfu", "s3-fifo", "idle-ttl". */
+const char *apmw_kv_policy_name(apmw_kv_policy policy);
+bool apmw_kv_policy_parse(const char *name, apmw_kv_policy *out);
+
+typedef struct apmw_kv_options {
+    int64_t capacity_blocks; /* >= 1 */
+    int64_t block_tokens;    /* >= 1 */
+    bool caching;            /* false: nothing is ever kept or hit */
+    apmw_kv_policy policy;
+    int64_t ttl_ns;        /* idle TTL, >= 1 */
+    int64_t half_life_ns;  /* LFU; 0 = uses count for ever */
+    int64_t stream_blocks; /* blocks that each stream with anything findable costs beside its own, such as the
+                              windows of sliding-window layers; a lease must have taken them too (it gives
+                              them to the stream at commit) */
+} apmw_kv_options;
+
 typedef struct apmw_kv_stats {
     int64_t capacity_blocks, free_blocks, held_blocks, cached_blocks;
     int64_t peak_used_blocks;                /* of held + cached */
     int64_t hit_tokens, query_tokens;        /* counted once a request, when its lease begins */
     int64_t evicted_blocks, inserted_blocks; /* dead content included in both */
+    int64_t overhead_blocks; /* charged for streams: free + held + cached + overhead = capacity */
 } apmw_kv_stats;
 
 typedef struct apmw_kv_lease {
@@ -68,13 +100,23 @@ typedef struct apmw_kv_lease {
  * nothing is ever kept or hit. NULL when out of memory. */
 apmw_prefix_cache *apmw_prefix_cache_create(const apmw_streams *streams, int64_t capacity_blocks,
                                             int64_t block_tokens, bool caching);
+apmw_prefix_cache *apmw_prefix_cache_create_with(const apmw_streams *streams, const apmw_kv_options *options);
 void apmw_prefix_cache_free(apmw_prefix_cache *cache);
+/* Told of every eviction of findable content, once the counts are right again: blocks [from, to) of the
+ * stream's own content went, and [0, from) of its path is still cached. The observer must not change this
+ * cache. */
+typedef void apmw_kv_evicted_fn(void *self, apmw_stream stream, int64_t from_tokens, int64_t to_tokens);
+void apmw_prefix_cache_observe(apmw_prefix_cache *cache, apmw_kv_evicted_fn *on_evict, void *self);
+/* The time of the operations that follow; never goes back (checked). Only idle TTL and LFU with a half-life
+ * look at it; idle TTL evicts here what has expired. */
+void apmw_prefix_cache_at(apmw_prefix_cache *cache, int64_t now_ns);
 /* Tokens that a request with this prompt would find now, at most floor((n_prompt - 1) / B) * B: no side
  * effect (routers use it too). Stream 0 is content without identity: it never matches and is never made
  * findable. */
 int64_t apmw_prefix_cache_match(const apmw_prefix_cache *cache, apmw_stream stream, int64_t n_prompt);
-/* Blocks that could be taken now: free + cached (unpinned). A request that is about to begin can take that
- * less apmw_prefix_cache_unpinned_match, since beginning pins its match. */
+/* Blocks that could be taken now: free + cached (unpinned) + what is charged for unpinned streams. A request
+ * that is about to begin can take that less apmw_prefix_cache_unpinned_match, since beginning pins its match.
+ */
 int64_t apmw_prefix_cache_available(const apmw_prefix_cache *cache);
 /* Matched blocks of this prompt that are at present unpinned (they leave "available" when pinned). */
 int64_t apmw_prefix_cache_unpinned_match(const apmw_prefix_cache *cache, apmw_stream stream,

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The interval cache against a naive one that keeps every block: (owner stream, block index, pins, last use),
- * and finds everything by scanning. Random forests of streams, prompts, growth, concurrent leases, a pool
- * that is far too small, preemption and resumption, dead output, blocks taken for the batch. After every
- * operation hits, evictions and all counts must be equal, and the cache's own laws must hold. */
+/* The interval cache against a naive one that keeps every block and finds everything by scanning, under every
+ * eviction policy: half of the sequences under LRU. Random forests of streams, prompts, growth, concurrent
+ * leases, a pool that is far too small, preemption and resumption, dead output, blocks taken for the batch.
+ * After every operation hits, evictions and all counts must be equal, and the cache's own laws must hold. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,160 +13,9 @@
 
 #include "apmw/kv.h"
 #include "apmw/rng.h"
+#include "naive_cache.h"
 
-enum { MAX_BLOCKS = 512, MAX_STREAMS = 64, MAX_LEASES = 12, N_SEQUENCES = 3000, N_OPERATIONS = 250 };
-
-typedef struct naive_block {
-    apmw_stream owner; /* 0 = dead content */
-    int64_t index;
-    int64_t pins;
-    uint64_t use;
-} naive_block;
-
-typedef struct naive_cache {
-    const apmw_streams *streams;
-    int64_t block_tokens, capacity, private_blocks, hit_tokens, query_tokens, evicted, inserted, peak;
-    bool caching;
-    uint64_t clock;
-    naive_block blocks[MAX_BLOCKS];
-    int64_t n;
-} naive_cache;
-
-typedef struct naive_lease {
-    apmw_stream stream;
-    int64_t matched, taken, committed, inserted;
-} naive_lease;
-
-/* The stream whose own content block b of this stream is; a block that straddles a fork is the child's. */
-static apmw_stream owner_of(const naive_cache *c, apmw_stream stream, int64_t b)
-{
-    while (stream != 0 && b < apmw_streams_fork(c->streams, stream) / c->block_tokens) {
-        stream = apmw_streams_parent(c->streams, stream);
-    }
-    return stream;
-}
-
-static naive_block *find(naive_cache *c, apmw_stream stream, int64_t b)
-{
-    const apmw_stream owner = owner_of(c, stream, b);
-    for (int64_t i = 0; owner != 0 && i < c->n; i++) {
-        if (c->blocks[i].owner == owner && c->blocks[i].index == b) {
-            return &c->blocks[i];
-        }
-    }
-    return NULL;
-}
-
-static int64_t naive_cached(const naive_cache *c)
-{
-    int64_t n = 0;
-    for (int64_t i = 0; i < c->n; i++) {
-        n += c->blocks[i].pins == 0;
-    }
-    return n;
-}
-
-static int64_t naive_free(const naive_cache *c)
-{
-    return c->capacity - c->n - c->private_blocks;
-}
-
-static int64_t naive_match(naive_cache *c, apmw_stream stream, int64_t n_prompt, int64_t *unpinned)
-{
-    int64_t m = 0;
-    *unpinned = 0;
-    while ((m + 1) * c->block_tokens < n_prompt) {
-        const naive_block *block = find(c, stream, m);
-        if (block == NULL) {
-            break;
-        }
-        *unpinned += block->pins == 0;
-        m++;
-    }
-    return m;
-}
-
-static void naive_begin(naive_cache *c, apmw_stream stream, int64_t n_prompt, bool count, naive_lease *lease)
-{
-    int64_t unpinned;
-    memset(lease, 0, sizeof *lease);
-    lease->stream = stream;
-    lease->matched = naive_match(c, stream, n_prompt, &unpinned);
-    lease->committed = lease->matched;
-    for (int64_t b = 0; b < lease->matched; b++) {
-        find(c, stream, b)->pins++;
-    }
-    if (count) {
-        c->query_tokens += n_prompt;
-        c->hit_tokens += lease->matched * c->block_tokens;
-    }
-}
-
-static void naive_evict_one(naive_cache *c)
-{
-    int64_t victim = -1;
-    for (int64_t i = 0; i < c->n; i++) {
-        if (c->blocks[i].pins == 0 && (victim < 0 || c->blocks[i].use < c->blocks[victim].use)) {
-            victim = i;
-        }
-    }
-    assert_true(victim >= 0);
-    c->blocks[victim] = c->blocks[--c->n];
-    c->evicted++;
-}
-
-static bool naive_take(naive_cache *c, int64_t n)
-{
-    if (naive_free(c) + naive_cached(c) < n) {
-        return false;
-    }
-    while (naive_free(c) < n) {
-        naive_evict_one(c);
-    }
-    c->private_blocks += n;
-    if (c->capacity - naive_free(c) > c->peak) {
-        c->peak = c->capacity - naive_free(c);
-    }
-    return true;
-}
-
-static void naive_insert(naive_cache *c, apmw_stream owner, int64_t index, int64_t pins, uint64_t use)
-{
-    assert_true(c->n < MAX_BLOCKS);
-    const naive_block block = {owner, index, pins, use};
-    c->blocks[c->n++] = block;
-    c->inserted++;
-    c->private_blocks--;
-}
-
-static void naive_commit(naive_cache *c, naive_lease *lease, int64_t n_tokens)
-{
-    while (c->caching && lease->stream != 0 && (lease->committed + 1) * c->block_tokens <= n_tokens) {
-        naive_block *block = find(c, lease->stream, lease->committed);
-        if (block != NULL) {
-            block->pins++;
-        } else {
-            naive_insert(c, owner_of(c, lease->stream, lease->committed), lease->committed, 1, 0);
-            lease->inserted++;
-        }
-        lease->committed++;
-    }
-}
-
-static void naive_end(naive_cache *c, naive_lease *lease, int64_t dead_tokens)
-{
-    int64_t own = lease->taken - lease->inserted;
-    for (int64_t i = 0; c->caching && i < dead_tokens / c->block_tokens; i++) {
-        naive_insert(c, 0, 0, 0, ++c->clock);
-        own--;
-    }
-    c->private_blocks -= own;
-    for (int64_t b = lease->committed; b-- > 0;) {
-        naive_block *block = find(c, lease->stream, b);
-        block->pins--;
-        block->use = ++c->clock;
-    }
-}
+enum { MAX_LEASES = 12, N_SEQUENCES = 6000, N_OPERATIONS = 250 };
 
 typedef struct job {
     bool active;
@@ -184,6 +33,7 @@ typedef struct world {
     naive_cache naive;
     job jobs[MAX_LEASES];
     int64_t duplicates;  /* blocks that were committed though another lease had made them findable */
+    int64_t told;        /* what the observer heard: naive_sum over evicted blocks */
     int64_t batch_taken; /* taken with lease NULL and not assigned yet */
     uint64_t seed;
     int operation;
@@ -211,19 +61,21 @@ static void compare(world *w)
     SAME(w, s.free_blocks, naive_free(&w->naive));
     SAME(w, s.cached_blocks, cached);
     SAME(w, s.held_blocks, w->naive.n - cached + w->naive.private_blocks);
-    SAME(w, s.capacity_blocks, w->naive.capacity);
+    SAME(w, s.capacity_blocks, w->naive.options.capacity_blocks);
     SAME(w, s.evicted_blocks, w->naive.evicted);
     SAME(w, s.inserted_blocks, w->naive.inserted);
     SAME(w, s.hit_tokens, w->naive.hit_tokens);
     SAME(w, s.query_tokens, w->naive.query_tokens);
     SAME(w, s.peak_used_blocks, w->naive.peak);
-    SAME(w, apmw_prefix_cache_available(w->cache), naive_free(&w->naive) + cached);
+    SAME(w, s.overhead_blocks, naive_overhead(&w->naive, false));
+    SAME(w, apmw_prefix_cache_available(w->cache), naive_available(&w->naive));
+    SAME(w, w->told, w->naive.told);
     for (int i = 0; i < 3; i++) {
         const apmw_stream stream = w->known[below(w, w->n_streams)];
         const int64_t n_prompt = 1 + below(w, w->max_tokens);
         int64_t unpinned;
         const int64_t m = naive_match(&w->naive, stream, n_prompt, &unpinned);
-        SAME(w, apmw_prefix_cache_match(w->cache, stream, n_prompt), m * w->naive.block_tokens);
+        SAME(w, apmw_prefix_cache_match(w->cache, stream, n_prompt), m * w->naive.options.block_tokens);
         SAME(w, apmw_prefix_cache_unpinned_match(w->cache, stream, n_prompt), unpinned);
     }
     apmw_error err = {APMW_OK, ""};
@@ -234,7 +86,7 @@ static void compare(world *w)
 
 static void compare_lease(world *w, const job *j)
 {
-    SAME(w, j->lease.matched_tokens, j->naive.matched * w->naive.block_tokens);
+    SAME(w, j->lease.matched_tokens, j->naive.matched * w->naive.options.block_tokens);
     SAME(w, j->lease.pinned_blocks, j->naive.matched);
     SAME(w, j->lease.committed_blocks, j->naive.committed);
     SAME(w, j->lease.taken_blocks, j->naive.taken);
@@ -252,7 +104,7 @@ static void new_stream(world *w)
         parent = w->known[below(w, w->n_streams)];
         fork = below(w, w->max_tokens);
         if (below(w, 3) == 0) {
-            fork -= fork % w->naive.block_tokens; /* forks at block boundaries too */
+            fork -= fork % w->naive.options.block_tokens; /* forks at block boundaries too */
         }
     }
     const apmw_stream stream = apmw_streams_new(w->streams, parent, fork);
@@ -264,7 +116,7 @@ static void begin(world *w, job *j)
 {
     j->active = true;
     j->n_prompt = 1 + below(w, w->max_tokens);
-    j->total = j->n_prompt + below(w, 8 * w->naive.block_tokens);
+    j->total = j->n_prompt + below(w, 8 * w->naive.options.block_tokens);
     const apmw_stream stream = below(w, 20) == 0 ? 0 : w->known[below(w, w->n_streams)];
     apmw_prefix_cache_begin(w->cache, stream, j->n_prompt, &j->lease);
     naive_begin(&w->naive, stream, j->n_prompt, true, &j->naive);
@@ -278,7 +130,7 @@ static void end(world *w, job *j, bool dead)
     int64_t dead_tokens = 0;
     if (dead) {
         dead_tokens =
-            below(w, (j->lease.taken_blocks - j->lease.inserted_blocks + 1) * w->naive.block_tokens);
+            below(w, (j->lease.taken_blocks - j->lease.inserted_blocks + 1) * w->naive.options.block_tokens);
     }
     apmw_prefix_cache_end(w->cache, &j->lease, dead_tokens);
     naive_end(&w->naive, &j->naive, dead_tokens);
@@ -296,8 +148,16 @@ static void compute(world *w, job *j)
         return;
     }
     const int64_t goal = j->computed + 1 + below(w, most);
-    const int64_t blocks = (goal + w->naive.block_tokens - 1) / w->naive.block_tokens;
+    const int64_t blocks = (goal + w->naive.options.block_tokens - 1) / w->naive.options.block_tokens;
     int64_t need = blocks - j->lease.pinned_blocks - j->lease.taken_blocks;
+    /* Each stream of the path that gets content may have to be paid for. */
+    for (int64_t b = j->lease.committed_blocks; b < blocks; b++) {
+        const apmw_stream owner = owner_of(&w->naive, j->naive.stream, b);
+        if (owner != 0 &&
+            (b == j->lease.committed_blocks || owner != owner_of(&w->naive, j->naive.stream, b - 1))) {
+            need += w->naive.options.stream_blocks;
+        }
+    }
     need = need > 0 ? need : 0;
     const bool for_batch = below(w, 3) == 0;
     const bool ours = apmw_prefix_cache_take(w->cache, for_batch ? NULL : &j->lease, need);
@@ -338,6 +198,18 @@ static void preempt_and_resume(world *w, job *j)
     }
 }
 
+static void hear(void *self, apmw_stream stream, int64_t from_tokens, int64_t to_tokens)
+{
+    world *w = self;
+    const int64_t block = w->naive.options.block_tokens;
+    assert_true(from_tokens % block == 0 && to_tokens % block == 0 && to_tokens > from_tokens);
+    assert_true(apmw_prefix_cache_match(w->cache, stream, to_tokens + 1) == from_tokens);
+    for (int64_t b = from_tokens / block; b < to_tokens / block; b++) {
+        assert_true(owner_of(&w->naive, stream, b) == stream);
+        w->told += naive_sum(stream, b);
+    }
+}
+
 static void run_sequence(world *w, uint64_t seed)
 {
     memset(w, 0, sizeof *w);
@@ -345,16 +217,22 @@ static void run_sequence(world *w, uint64_t seed)
     w->rng = apmw_rng_make(seed, "test.kv", 0, 0);
     static const int64_t sizes[] = {1, 3, 4, 16};
     naive_cache *c = &w->naive;
-    c->block_tokens = sizes[below(w, 4)];
-    c->capacity = 1 + below(w, seed % 4 == 0 ? 20 : 160);
-    c->caching = below(w, 20) != 0;
+    apmw_kv_options *o = &c->options;
+    o->block_tokens = sizes[below(w, 4)];
+    o->capacity_blocks = 1 + below(w, seed % 4 == 0 ? 20 : 160);
+    o->caching = below(w, 20) != 0;
+    o->policy = seed % 2 == 0 ? APMW_KV_LRU : (apmw_kv_policy)below(w, 5);
+    o->ttl_ns = 1 + below(w, 100);
+    o->half_life_ns = below(w, 2) == 0 ? 0 : 1 + below(w, 200);
+    o->stream_blocks = seed % 2 == 0 || below(w, 2) == 0 ? 0 : below(w, 4);
     /* Mostly a pool that holds a few contexts, sometimes one that holds none of the longest. */
-    w->max_tokens = c->block_tokens * (1 + below(w, 2 + c->capacity / (seed % 5 == 0 ? 1 : 3))) + 1;
+    w->max_tokens = o->block_tokens * (1 + below(w, 2 + o->capacity_blocks / (seed % 5 == 0 ? 1 : 3))) + 1;
     w->streams = apmw_streams_create();
     c->streams = w->streams;
-    w->cache = apmw_prefix_cache_create(w->streams, c->capacity, c->block_tokens, c->caching);
+    w->cache = apmw_prefix_cache_create_with(w->streams, o);
     assert_non_null(w->cache);
-    assert_int_equal(apmw_prefix_cache_block_tokens(w->cache), c->block_tokens);
+    apmw_prefix_cache_observe(w->cache, hear, w);
+    assert_int_equal(apmw_prefix_cache_block_tokens(w->cache), o->block_tokens);
     const int64_t at_first = 1 + below(w, 12);
     for (int64_t i = 0; i < at_first; i++) {
         new_stream(w);
@@ -362,6 +240,9 @@ static void run_sequence(world *w, uint64_t seed)
     const int64_t n_jobs = 1 + below(w, MAX_LEASES);
     for (w->operation = 0; w->operation < N_OPERATIONS; w->operation++) {
         job *j = &w->jobs[below(w, n_jobs)];
+        const int64_t now = c->now + below(w, 10);
+        apmw_prefix_cache_at(w->cache, now);
+        naive_at(c, now);
         if (below(w, 12) == 0) {
             new_stream(w);
         }
@@ -394,19 +275,30 @@ static void test_equal_to_the_naive_cache(void **state)
     (void)state;
     world *w = malloc(sizeof *w);
     assert_non_null(w);
-    int64_t hits = 0, evicted = 0, duplicates = 0;
+    int64_t duplicates = 0, moves = 0, ghost_hits = 0;
+    int64_t n[5] = {0}, hits[5] = {0}, evicted[5] = {0};
     for (uint64_t seed = 0; seed < N_SEQUENCES; seed++) {
         run_sequence(w, seed);
-        hits += w->naive.hit_tokens;
-        evicted += w->naive.evicted;
+        const apmw_kv_policy policy = w->naive.options.policy;
+        n[policy]++;
+        hits[policy] += w->naive.hit_tokens;
+        evicted[policy] += w->naive.evicted;
         duplicates += w->duplicates;
+        moves += w->naive.moves;
+        ghost_hits += w->naive.ghost_hits;
     }
-    print_message("%" PRId64 " tokens hit, %" PRId64 " blocks evicted, %" PRId64 " computed twice\n", hits,
-                  evicted, duplicates);
     /* The sequences must reach what they are for. */
-    assert_true(hits > 100 * N_SEQUENCES);
-    assert_true(evicted > 100 * N_SEQUENCES);
+    for (int p = 0; p < 5; p++) {
+        print_message("%s: %" PRId64 " sequences, %" PRId64 " tokens hit, %" PRId64 " blocks evicted\n",
+                      apmw_kv_policy_name((apmw_kv_policy)p), n[p], hits[p], evicted[p]);
+        assert_true(hits[p] > 100 * n[p]);
+        assert_true(evicted[p] > 100 * n[p]);
+    }
+    print_message("%" PRId64 " computed twice, %" PRId64 " moved in S3-FIFO's queues, %" PRId64
+                  " ghosts came back\n",
+                  duplicates, moves, ghost_hits);
     assert_true(duplicates > 10 * N_SEQUENCES);
+    assert_true(moves > 1000 && ghost_hits > 1000);
     free(w);
 }
 

@@ -23,13 +23,15 @@ static void laws(const apmw_prefix_cache *cache)
 }
 
 /* Grows every array: deep paths, many streams, many pins on one stream, many segments, dead output. */
-static bool run(void)
+static bool run(apmw_kv_policy policy)
 {
     apmw_streams *streams = apmw_streams_create();
     if (streams == NULL) {
         return false;
     }
-    apmw_prefix_cache *cache = apmw_prefix_cache_create(streams, 4000, 4, true);
+    const apmw_kv_options options = {
+        .capacity_blocks = 2500, .block_tokens = 4, .caching = true, .policy = policy, .ttl_ns = 1000};
+    apmw_prefix_cache *cache = apmw_prefix_cache_create_with(streams, &options);
     if (cache == NULL) {
         apmw_streams_free(streams);
         return false;
@@ -64,6 +66,7 @@ static bool run(void)
     apmw_kv_stats s;
     apmw_prefix_cache_stats(cache, &s);
     assert_int_equal(s.held_blocks, 0);
+    assert_true(s.evicted_blocks > 0 || !whole);
     whole = whole && !apmw_prefix_cache_out_of_memory(cache);
     apmw_prefix_cache_free(cache);
     apmw_streams_free(streams);
@@ -76,20 +79,22 @@ static void test_every_allocation_may_fail(void **state)
     if (!FAILING_ALLOC) {
         skip();
     }
-    long n = 1;
-    for (;; n++) {
-        const long live = failing_alloc_live;
-        failing_alloc_countdown = n;
-        const bool whole = run();
-        const bool reached = failing_alloc_countdown == 0;
-        failing_alloc_countdown = 0;
-        assert_true(failing_alloc_live == live);
-        assert_true(whole != reached); /* a failure is always told, and only a failure */
-        if (!reached) {
-            break;
+    for (int policy = APMW_KV_LRU; policy <= APMW_KV_IDLE_TTL; policy++) {
+        long n = 1;
+        for (;; n++) {
+            const long live = failing_alloc_live;
+            failing_alloc_countdown = n;
+            const bool whole = run((apmw_kv_policy)policy);
+            const bool reached = failing_alloc_countdown == 0;
+            failing_alloc_countdown = 0;
+            assert_true(failing_alloc_live == live);
+            assert_true(whole != reached); /* a failure is always told, and only a failure */
+            if (!reached) {
+                break;
+            }
         }
+        assert_true(n > 12);
     }
-    assert_true(n > 12);
 }
 
 int main(void)
