@@ -77,12 +77,14 @@ static apmw_status read_name(const apmw_json_cur *root, const char *key, char *o
     return status;
 }
 
-/* One column: the array, or `fill` in every place when an optional one is missing. */
-static apmw_status column(const apmw_json_cur *root, const char *key, bool required, int64_t lo, int64_t hi,
-                          int rows, int64_t **out, apmw_error *err)
+/* One column: the array, or nothing when an optional one is missing. side_by_side: items may be arrays of tool
+ * times. */
+static apmw_status column(const apmw_json_cur *root, const char *key, bool required, bool side_by_side,
+                          int64_t lo, int64_t hi, int rows, int64_t **out, apmw_error *err)
 {
     int n = 0;
-    apmw_status status = apmw_tr_ints(root, key, required, lo, hi, out, &n, err);
+    apmw_status status = side_by_side ? apmw_tr_longest(root, key, lo, hi, out, &n, err)
+                                      : apmw_tr_ints(root, key, required, lo, hi, out, &n, err);
     if (status == APMW_OK && *out != NULL && rows >= 0 && n != rows) {
         free(*out);
         *out = NULL;
@@ -112,8 +114,8 @@ static apmw_status read_turns(const apmw_json_cur *root, apmw_trajectory *t, apm
         if (c == IN) {
             status = apmw_tr_ints(root, "in", true, columns[IN].lo, columns[IN].hi, &value[IN], &rows, err);
         } else {
-            status = column(root, columns[c].key, columns[c].required, columns[c].lo, columns[c].hi, rows,
-                            &value[c], err);
+            status = column(root, columns[c].key, columns[c].required, c == DELAY, columns[c].lo,
+                            columns[c].hi, rows, &value[c], err);
         }
     }
     const char *triggers = "";

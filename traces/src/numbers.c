@@ -67,6 +67,44 @@ apmw_status apmw_tr_ints(const apmw_json_cur *object, const char *key, bool requ
     return APMW_OK;
 }
 
+apmw_status apmw_tr_longest(const apmw_json_cur *object, const char *key, int64_t lo, int64_t hi,
+                            int64_t **out, int *n, apmw_error *err)
+{
+    *out = NULL;
+    apmw_json_cur array;
+    apmw_status status = find(object, key, true, &array, n, err);
+    if (status != APMW_OK) {
+        *n = 0;
+        return status;
+    }
+    int64_t *values = malloc(((size_t)*n + 1) * sizeof *values);
+    if (values == NULL) {
+        return apmw_json_error(&array, err, APMW_E_NOMEM, "out of memory");
+    }
+    int i = 0;
+    const cJSON *item = ((const cJSON *)array.item)->child;
+    for (; item != NULL && i < *n && status == APMW_OK; item = item->next, i++) {
+        double longest = -1;
+        const cJSON *one = cJSON_IsArray(item) ? item->child : item;
+        if (one == NULL) {
+            status = apmw_json_error(&array, err, APMW_E_DATA, "item %d is an empty array", i);
+        }
+        while (one != NULL && status == APMW_OK) {
+            double v = 0;
+            status = whole(&array, one, i, (double)lo, (double)hi, &v, err);
+            longest = v > longest ? v : longest;
+            one = one == item ? NULL : one->next;
+        }
+        values[i] = status == APMW_OK ? (int64_t)longest : 0;
+    }
+    if (status != APMW_OK) {
+        free(values);
+        return status;
+    }
+    *out = values;
+    return APMW_OK;
+}
+
 apmw_status apmw_tr_ids(const apmw_json_cur *object, const char *key, uint64_t **out, int *n, apmw_error *err)
 {
     *out = NULL;

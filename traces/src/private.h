@@ -35,6 +35,9 @@ apmw_status apmw_tr_reader_peek(apmw_tr_reader *reader, const char **text, size_
  * malloc'd, also when empty. Missing key: *out = NULL, *n = 0 unless `required`. */
 apmw_status apmw_tr_ints(const apmw_json_cur *object, const char *key, bool required, int64_t lo, int64_t hi,
                          int64_t **out, int *n, apmw_error *err);
+/* As apmw_tr_ints, but an item may be an array of numbers, of which the largest counts. */
+apmw_status apmw_tr_longest(const apmw_json_cur *object, const char *key, int64_t lo, int64_t hi,
+                            int64_t **out, int *n, apmw_error *err);
 /* Block ids: any whole numbers; ids above 2^53 are compared by the 53 bits that JSON doubles keep. */
 apmw_status apmw_tr_ids(const apmw_json_cur *object, const char *key, uint64_t **out, int *n,
                         apmw_error *err);

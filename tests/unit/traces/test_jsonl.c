@@ -140,6 +140,28 @@ static void refuse(const char *text, apmw_status status, const char *a, const ch
     "{\"id\":\"x\",\"source\":\"me\",\"in\":" in ",\"out\":[5,6],\"shared_in\":" shared                      \
     ",\"delay_ns\":[0,1000],\"trigger\":\"" trigger "\"}\n"
 
+#define WAITS(delay)                                                                                         \
+    "{\"id\":\"x\",\"source\":\"me\",\"in\":[100,150],\"out\":[5,5],\"shared_in\":[0,100],\"delay_ns\":" delay          \
+    ",\"trigger\":\"ut\"}\n"
+
+/* Tools called side by side: the longest counts, and it is the same content as that number alone. */
+static void waits_for_the_longest_tool(void **state)
+{
+    (void)state;
+    apmw_trace one, side_by_side;
+    apmw_error err = {0};
+    write_text(file("one.jsonl"), HEAD WAITS("[0,7000]"));
+    write_text(file("tools.jsonl"), HEAD WAITS("[[0],[3,7000,20]]"));
+    assert_int_equal(apmw_trace_load(file("one.jsonl"), NULL, &one, &err), APMW_OK);
+    assert_int_equal(apmw_trace_load(file("tools.jsonl"), NULL, &side_by_side, &err), APMW_OK);
+    assert_int_equal(side_by_side.items[0].turns[1].delay_ns, 7000);
+    assert_string_equal(one.hash, side_by_side.hash);
+    apmw_trace_free(&one);
+    apmw_trace_free(&side_by_side);
+    unlink(file("one.jsonl"));
+    unlink(file("tools.jsonl"));
+}
+
 static void names_file_line_and_reason(void **state)
 {
     (void)state;
@@ -155,6 +177,10 @@ static void names_file_line_and_reason(void **state)
     refuse(HEAD LINE("[100,150]", "[0]", "ut"), APMW_E_DATA, ":2:", "shared_in has 1");
     refuse(HEAD LINE("[100,1.5]", "[0,0]", "ut"), APMW_E_DATA, "/in", "item 1");
     refuse(HEAD LINE("[100,\"a\"]", "[0,0]", "ut"), APMW_E_DATA, "/in", "item 1");
+    refuse(HEAD WAITS("[0,[]]"), APMW_E_DATA, "/delay_ns", "item 1 is an empty array");
+    refuse(HEAD WAITS("[0,[5,-1]]"), APMW_E_DATA, "/delay_ns", "item 1 is not a whole number");
+    refuse(HEAD WAITS("[0,[5,[1]]]"), APMW_E_DATA, "/delay_ns", "item 1 is not a whole number");
+    refuse(HEAD WAITS("[0]"), APMW_E_DATA, "delay_ns has 1", "");
     refuse(HEAD LINE("[100,150]", "[0,100]", "ux"), APMW_E_DATA, "'x'", "");
     refuse(HEAD LINE("[100,150]", "[0,100]", "uj"), APMW_E_DATA, "no lane is joined", "");
     refuse(HEAD "{\"id\":\"x\",\"source\":\"me\",\"in\":[1", APMW_E_DATA, ":2:", "truncated");
@@ -231,6 +257,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reads_what_it_wrote),
         cmocka_unit_test(reads_by_hand_without_optional_parts),
+        cmocka_unit_test(waits_for_the_longest_tool),
         cmocka_unit_test(names_file_line_and_reason),
         cmocka_unit_test(names_what_cannot_be_opened_or_written),
         cmocka_unit_test(the_hash_sees_every_field),
