@@ -122,9 +122,11 @@ static apmw_time check_session(const apmw_lanes *lanes, const apmw_request_recor
 {
     apmw_time last = 0;
     int32_t trajectory = -1, first = -1;
+    bool whole = lanes->profile_ns == 0;
     for (int k = 0; k < RANDOM_MAX_TURNS; k++) {
         trajectory = s[k].submitted != APMW_TIME_NEVER ? s[k].trajectory : trajectory;
         first = first < 0 && s[k].submitted != APMW_TIME_NEVER ? k : first;
+        whole = whole && (s[k].submitted == APMW_TIME_NEVER || s[k].state == APMW_REQUEST_DONE);
     }
     if (trajectory < 0) {
         return 0;
@@ -134,6 +136,9 @@ static apmw_time check_session(const apmw_lanes *lanes, const apmw_request_recor
     assert_true(play == 0 || first == 0 || t->turns[first].lane > 0);
     for (int32_t k = 0; k < t->n_turns; k++) {
         if (s[k].submitted == APMW_TIME_NEVER) {
+            /* Only turns before the start, and those of lanes that began there, may be missing from a whole session. */
+            const int32_t lane = t->turns[k].lane;
+            assert_true(!whole || k < first || (lane > 0 && t->lanes[lane].spawn_after < first));
             continue;
         }
         const apmw_turn *turn = &t->turns[k];
