@@ -38,6 +38,8 @@ typedef struct naive_cache {
     int64_t n;
     naive_block ghosts[MAX_BLOCKS]; /* oldest first; owner and index only */
     int64_t n_ghosts;
+    void (*on_drop)(void *self, apmw_stream owner, int64_t index);
+    void *on_drop_self;
     int16_t at[MAX_STREAMS + 1][MAX_PATH]; /* block + 1 by owner and index */
 } naive_cache;
 
@@ -141,6 +143,7 @@ static inline void naive_begin(naive_cache *c, apmw_stream stream, int64_t n_pro
 static inline void naive_drop(naive_cache *c, int64_t i)
 {
     naive_block *block = &c->blocks[i];
+    const naive_block gone = *block;
     if (block->owner != 0) {
         c->told += naive_sum(block->owner, block->index);
         c->at[block->owner][block->index] = 0;
@@ -150,6 +153,9 @@ static inline void naive_drop(naive_cache *c, int64_t i)
         c->at[block->owner][block->index] = (int16_t)(i + 1);
     }
     c->evicted++;
+    if (gone.owner != 0 && c->on_drop != NULL) {
+        c->on_drop(c->on_drop_self, gone.owner, gone.index);
+    }
 }
 
 /* Blocks that come directly after this one and are cached. */
@@ -252,10 +258,13 @@ static inline void naive_evict_one(naive_cache *c)
 static inline void naive_at(naive_cache *c, int64_t now)
 {
     c->now = now;
-    for (int64_t i = c->n; c->options.policy == APMW_KV_IDLE_TTL && i-- > 0;) {
-        if (c->blocks[i].pins == 0 && c->blocks[i].used_ns + c->options.ttl_ns <= now) {
-            naive_drop(c, i);
+    while (c->options.policy == APMW_KV_IDLE_TTL) { /* in the order of use */
+        static const int64_t none[MAX_BLOCKS];
+        const int64_t i = naive_first(c, none, -1);
+        if (i < 0 || c->blocks[i].used_ns + c->options.ttl_ns > now) {
+            return;
         }
+        naive_drop(c, i);
     }
 }
 
