@@ -114,7 +114,7 @@ static apmw_table *make_table(const apmw_study_row *rows, size_t n)
         apmw_table_text(table, r->platform);
         apmw_table_int(table, r->tier);
         apmw_table_text(table, d == NULL ? NULL : d->spec.engine);
-        apmw_table_text(table, d == NULL ? NULL : d->choice.name);
+        apmw_table_text(table, d == NULL ? NULL : d->name);
         if (d == NULL) {
             apmw_table_text(table, NULL);
             apmw_table_text(table, NULL);
@@ -240,7 +240,7 @@ static void write_row(apmw_json_writer *w, const apmw_study_row *r, const apmw_s
     apmw_json_string(w, "platform", r->platform);
     apmw_json_string(w, "model", config->scenario->model);
     apmw_json_int(w, "tier", r->tier);
-    apmw_json_string(w, "layout", d == NULL ? NULL : d->choice.name);
+    apmw_json_string(w, "layout", d == NULL ? NULL : d->name);
     apmw_json_string(w, "engine", d == NULL ? NULL : d->spec.engine);
     apmw_json_string(w, "precision", d == NULL ? NULL : d->spec.precision);
     if (d == NULL) {

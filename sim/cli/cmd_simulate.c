@@ -222,7 +222,7 @@ static void write_json(apmw_cli *cli, const outcome *x, apmw_buf *out)
     apmw_json_string(&w, "model", d->spec.model);
     apmw_json_string(&w, "engine", d->spec.engine);
     apmw_json_string(&w, "precision", d->spec.precision);
-    apmw_json_string(&w, "layout", d->choice.name);
+    apmw_json_string(&w, "layout", d->name);
     apmw_json_int(&w, "accelerators", d->accelerators);
     apmw_json_double(&w, "kv_tokens_per_rank", d->kv_tokens);
     apmw_json_string(&w, "basis", d->basis);
@@ -248,7 +248,7 @@ static void write_text(const outcome *x, apmw_buf *out)
     const apmw_deployment *d = x->deployment;
     const apmw_trial_result *r = x->result;
     apmw_buf_printf(out, "%s %s %s %s %s, %d accelerators, %lld %s: %lld requests measured over %.0f s of %.0f s\n\n",
-                    d->spec.platform, d->spec.model, d->spec.precision, d->spec.engine, d->choice.name, d->accelerators,
+                    d->spec.platform, d->spec.model, d->spec.precision, d->spec.engine, d->name, d->accelerators,
                     (long long)r->n_agents,
                     x->agentx != NULL ? "lanes" : x->o->scenario.workload == APMW_WORKLOAD_AGENTS ? "agents" : "slots",
                     (long long)r->latency.n_requests, r->steps.window_s, r->simulated_s);
@@ -266,6 +266,12 @@ static void write_text(const outcome *x, apmw_buf *out)
                     100.0 * r->latency.hit_share, (long long)r->latency.n_preempted, (long long)r->latency.n_requests,
                     (long long)r->latency.n_rejected, (long long)r->latency.n_one_token);
     if (d->power.tdp_w > 0.0) {
+        if (d->prefill != NULL) {
+            apmw_buf_printf(out, "pools: prefill %.0f W, %.3g %% busy; decode %.0f W, %.3g %% busy; %.3g GB of KV sent, %.3g ms "
+                            "wait for a link\n", r->pool_energy[0].mean_w, 100.0 * r->pool_energy[0].busy_share,
+                            r->pool_energy[1].mean_w, 100.0 * r->pool_energy[1].busy_share, 1e-9 * r->transfer_bytes,
+                            1e3 * r->transfer_wait_s);
+        }
         apmw_buf_printf(out, "power: %.0f W an accelerator (limit %.0f), %.3g %% idle\n", r->energy.mean_w, d->power.tdp_w,
                         100.0 * r->energy.idle_share);
     }
@@ -364,7 +370,7 @@ static apmw_status run_agents(const options *o, const apmw_deployment *deploymen
     }
     const apmw_trial_config config = {
         .deployment = deployment, .trace = trace, .rules = &rules, .tiers = tiers, .n_tiers = n_tiers,
-        .n_agents = s->agents, .seed = s->seed, .routing = s->routing, .share_prefix = s->share_prefix,
+        .n_agents = s->agents, .seed = s->seed, .routing = s->routing, .decode_routing = s->decode_routing, .share_prefix = s->share_prefix,
         .output_cached = s->output_cached, .concurrent_subagents = s->concurrent_subagents, .delay_scale = s->delay_scale, .time_scale = 1.0, .acceptance_scale = 1.0,
         .max_context = deployment->engine.max_model_len, .give_up_tier = -1, .collector = collector};
     return apmw_trial_run(&config, out, err);
@@ -387,35 +393,6 @@ static apmw_status run_load(const options *o, const apmw_deployment *deployment,
         status = apmw_collector_status(collector, err);
     }
     return status == APMW_OK ? measured_latency(collector, &out->window, &out->latency, err) : status;
-}
-
-/* The deployment of the scenario: its engine, or the first one that can serve it. */
-static apmw_status build(apmw_catalog *catalog, const apmw_scenario *scenario, double context, apmw_deployment *out,
-                         apmw_error *err)
-{
-    static const char *const ENGINES[] = {"vllm", "sglang", "trtllm", "atom"};
-    const apmw_node_spec *node = NULL;
-    apmw_layout_choice choice;
-    apmw_status status = apmw_catalog_node(catalog, scenario->platform, &node, err);
-    if (status != APMW_OK) {
-        return status;
-    }
-    const int whole = node->accelerators > 8 ? 8 : node->accelerators;
-    const int accelerators = scenario->accelerators > 0 ? scenario->accelerators : whole;
-    char name[32];
-    snprintf(name, sizeof name, "tp%d", accelerators);
-    status = apmw_layout_parse(scenario->layout[0] != '\0' ? scenario->layout : name, accelerators, &choice, err);
-    if (status != APMW_OK || scenario->engine[0] != '\0') {
-        return status != APMW_OK ? status
-                                 : apmw_deployment_build(catalog, scenario, scenario->engine, &choice, context, out, err);
-    }
-    for (size_t i = 0; i < sizeof ENGINES / sizeof ENGINES[0]; i++) {
-        status = apmw_deployment_build(catalog, scenario, ENGINES[i], &choice, context, out, err);
-        if (status != APMW_E_SCENARIO) {
-            return status;
-        }
-    }
-    return status;
 }
 
 static double mean_context(const apmw_scenario *s, const apmw_trace *trace)
@@ -453,7 +430,7 @@ static apmw_status work(apmw_cli *cli, options *o, apmw_catalog *catalog, int *c
         status = apmw_cli_trace(cli, &o->scenario, &trace, err);
     }
     if (status == APMW_OK) {
-        status = build(catalog, &o->scenario, mean_context(&o->scenario, &trace), &deployment, err);
+        status = apmw_deployment_of(catalog, &o->scenario, mean_context(&o->scenario, &trace), &deployment, err);
     }
     apmw_collector *collector = status == APMW_OK ? apmw_collector_create(NULL, o->result != NULL) : NULL;
     if (status == APMW_OK) {

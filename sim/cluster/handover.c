@@ -16,7 +16,8 @@ typedef struct hop {
 struct apmw_handover {
     apmw_handover_config config;
     apmw_connector connector;
-    apmw_time *free_at; /* of the link of each engine */
+    apmw_time *free_at; /* of the link of each rank, engine after engine; made when the first transfer is */
+    size_t *first_rank; /* of each engine in it */
     hop *open, *spare;
     double sent_bytes;
     apmw_time waited_ns;
@@ -128,12 +129,35 @@ static apmw_time ns_of(double seconds)
     return seconds > 0.0 ? (apmw_time)llround(seconds * 1e9) : 0;
 }
 
+static bool make_links(apmw_handover *h)
+{
+    const size_t n = h->config.n_prefill + h->config.n_decode;
+    size_t n_ranks = 0;
+    h->first_rank = calloc(n, sizeof *h->first_rank);
+    for (size_t i = 0; h->first_rank != NULL && i < n; i++) {
+        h->first_rank[i] = n_ranks;
+        n_ranks += (size_t)apmw_engine_ranks(h->config.engines[i]);
+    }
+    h->free_at = h->first_rank != NULL ? calloc(n_ranks, sizeof *h->free_at) : NULL;
+    return h->free_at != NULL;
+}
+
+static apmw_time *link_of(const apmw_handover *h, size_t engine, int32_t rank)
+{
+    return &h->free_at[h->first_rank[engine] + (size_t)(rank > 0 ? rank : 0)];
+}
+
 /* Both halves are ready: the prompt is computed here and there is room for it there. */
 static void send(hop *p, int64_t missing_tokens)
 {
     apmw_handover *h = p->owner;
     const apmw_kv_link *link = &h->config.link;
     const apmw_time now = apmw_des_now(h->config.des);
+    if (h->free_at == NULL && !make_links(h)) {
+        h->config.fail(h->config.self);
+        return;
+    }
+    apmw_time *out = link_of(h, p->from, p->prefill.record.rank), *in = link_of(h, p->to, p->decode.record.rank);
     int64_t left = missing_tokens;
     if (link->decode_first && link->last_chunk_tokens > 0 && left > link->last_chunk_tokens) {
         left = link->last_chunk_tokens;
@@ -141,10 +165,10 @@ static void send(hop *p, int64_t missing_tokens)
     const double all = link->bytes_per_token * (double)missing_tokens + link->bytes_per_request;
     const double bytes = link->bytes_per_token * (double)left + link->bytes_per_request;
     apmw_time begin = now;
-    begin = h->free_at[p->from] > begin ? h->free_at[p->from] : begin;
-    begin = h->free_at[p->to] > begin ? h->free_at[p->to] : begin;
+    begin = *out > begin ? *out : begin;
+    begin = *in > begin ? *in : begin;
     const apmw_time end = begin + ns_of(bytes / fmin(link->out_bytes_per_s, link->in_bytes_per_s));
-    h->free_at[p->from] = h->free_at[p->to] = end;
+    *out = *in = end;
     h->sent_bytes += all;
     h->waited_ns += begin - now;
     apmw_des_schedule(h->config.des, end + link->latency_ns, APMW_EVENT_TRANSFER, on_transferred, p, 0);
@@ -270,11 +294,6 @@ apmw_handover *apmw_handover_create(const apmw_handover_config *config)
     }
     h->config = *config;
     h->connector = (apmw_connector){.self = h, .available = nothing, .fetch = fetch};
-    h->free_at = calloc(config->n_prefill + config->n_decode, sizeof *h->free_at);
-    if (h->free_at == NULL) {
-        free(h);
-        return NULL;
-    }
     return h;
 }
 
@@ -291,6 +310,7 @@ void apmw_handover_free(apmw_handover *handover)
         }
     }
     free(handover->free_at);
+    free(handover->first_rank);
     free(handover);
 }
 

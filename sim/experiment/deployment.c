@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* From a scenario and a layout to what the simulator runs: names become a serving spec, the spec a compiled step cost and a
  * KV pool, the engine's rules its settings, and the platform its power. */
-#include "apmw/experiment.h"
+#include "deployment_private.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "apmw/points.h"
 #include "apmw/power_form.h"
 #include "apmw/text.h"
 
@@ -45,7 +44,7 @@ static apmw_status acceptance(const apmw_scenario *scenario, const apmw_llm_spec
 }
 
 static void make_spec(const apmw_scenario *scenario, const apmw_node_spec *node, const apmw_llm_spec *llm,
-                      const char *engine, const apmw_layout *layout, apmw_point *point)
+                      const char *engine, apmw_role role, const apmw_layout *layout, apmw_point *point)
 {
     memset(point, 0, sizeof *point);
     apmw_copy(point->platform, sizeof point->platform, node->accelerator);
@@ -54,8 +53,10 @@ static void make_spec(const apmw_scenario *scenario, const apmw_node_spec *node,
     apmw_copy(point->engine_version, sizeof point->engine_version, scenario->engine_version);
     apmw_copy(point->precision, sizeof point->precision,
               scenario->precision[0] != '\0' ? scenario->precision : own_precision(llm));
-    point->layout[0] = *layout;
+    point->layout[0] = point->layout[1] = *layout;
+    point->disagg = role != APMW_ROLE_ENGINE;
     point->workers[0] = 1;
+    point->workers[1] = point->disagg ? 1 : 0;
     point->has_recipe = true; /* what is not stated is the engine's own default, not a recipe's */
     point->speculative = false;
     point->acceptance_length = point->ttft_ms = point->tpot_ms = point->power_w = (double)NAN;
@@ -66,20 +67,20 @@ static void make_spec(const apmw_scenario *scenario, const apmw_node_spec *node,
         s->recv_interval = s->batch_wait_tokens = s->batch_wait_iters = s->adp_wait_iters = s->draft_tokens =
             s->num_prompts = (double)NAN;
     s->chunked_prefill = -1;
-    point->settings[1] = *s;
     apmw_copy(s->kv_dtype, sizeof s->kv_dtype, scenario->kv_dtype);
     apmw_copy(s->moe_backend, sizeof s->moe_backend, scenario->moe_backend);
+    point->settings[1] = *s;
 }
 
 /* Rules of the engine, then what the scenario sets. */
 static apmw_status make_engine(apmw_catalog *catalog, const apmw_scenario *scenario, const apmw_point *point,
-                               apmw_deployment *out, double *memory_fraction, apmw_error *err)
+                               apmw_role role, apmw_deployment *out, double *memory_fraction, apmw_error *err)
 {
     apmw_engine_defaults *defaults = NULL;
     apmw_engine_settings settings;
     apmw_status status = apmw_engine_defaults_open(apmw_catalog_dir(catalog), &defaults, err);
     if (status == APMW_OK) {
-        status = apmw_point_settings(defaults, point, APMW_ROLE_ENGINE, &settings, err);
+        status = apmw_point_settings(defaults, point, role, &settings, err);
     }
     apmw_engine_defaults_free(defaults);
     if (status != APMW_OK) {
@@ -151,9 +152,9 @@ static apmw_status compile(apmw_catalog *catalog, double frontend_scale, double 
     return APMW_OK;
 }
 
-apmw_status apmw_deployment_build(apmw_catalog *catalog, const apmw_scenario *scenario, const char *engine,
-                                  const apmw_layout_choice *choice, double context, apmw_deployment *out,
-                                  apmw_error *err)
+apmw_status apmw_deployment_build_role(apmw_catalog *catalog, const apmw_scenario *scenario, const char *engine,
+                                       apmw_role role, const apmw_layout_choice *choice, double context,
+                                       apmw_deployment *out, apmw_error *err)
 {
     memset(out, 0, sizeof *out);
     const apmw_node_spec *node = NULL;
@@ -183,13 +184,14 @@ apmw_status apmw_deployment_build(apmw_catalog *catalog, const apmw_scenario *sc
     out->projected = accelerator->projected;
     apmw_copy(out->hw_hash, sizeof out->hw_hash, hw->hash);
     apmw_point point;
-    make_spec(scenario, node, llm, engine, &choice->layout, &point);
-    apmw_point_spec(&point, APMW_ROLE_ENGINE, &point.settings[0], &out->spec);
+    make_spec(scenario, node, llm, engine, role, &choice->layout, &point);
+    apmw_point_spec(&point, role, &point.settings[0], &out->spec);
+    apmw_copy(out->name, sizeof out->name, choice->name);
     out->spec.draft_tokens = scenario->draft_tokens > 0 ? scenario->draft_tokens : 0;
     double memory_fraction = (double)NAN;
     status = acceptance(scenario, llm, out->spec.draft_tokens, &out->acceptance_length, err);
     if (status == APMW_OK) {
-        status = make_engine(catalog, scenario, &point, out, &memory_fraction, err);
+        status = make_engine(catalog, scenario, &point, role, out, &memory_fraction, err);
     }
     if (status == APMW_OK) {
         out->engine.acceptance_length = out->acceptance_length;
@@ -204,8 +206,20 @@ apmw_status apmw_deployment_build(apmw_catalog *catalog, const apmw_scenario *sc
     return APMW_OK;
 }
 
+apmw_status apmw_deployment_build(apmw_catalog *catalog, const apmw_scenario *scenario, const char *engine,
+                                  const apmw_layout_choice *choice, double context, apmw_deployment *out,
+                                  apmw_error *err)
+{
+    return apmw_deployment_build_role(catalog, scenario, engine, APMW_ROLE_ENGINE, choice, context, out, err);
+}
+
 void apmw_deployment_free(apmw_deployment *deployment)
 {
+    if (deployment->prefill != NULL) {
+        apmw_deployment_free(deployment->prefill);
+        free(deployment->prefill);
+        deployment->prefill = NULL;
+    }
     if (deployment->cost != NULL) {
         apmw_step_cost_free(deployment->cost);
     }

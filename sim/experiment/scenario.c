@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-#include "apmw/experiment.h"
+#include "scenario_private.h"
 
 #include <math.h>
 #include <string.h>
 
-#include "apmw/json.h"
 #include "apmw/text.h"
 
 static const char *const ROUTINGS[] = {
@@ -21,6 +20,10 @@ void apmw_scenario_init(apmw_scenario *out)
     out->memory_fraction = (double)NAN;
     out->draft_tokens = -1;
     out->acceptance_length = (double)NAN;
+    for (int i = 0; i < APMW_POOLS; i++) {
+        out->pools[i].memory_fraction = (double)NAN;
+    }
+    out->link.gbyte_per_s = out->link.latency_us = (double)NAN;
     out->frontend_scale = 1.0;
     out->prefix_caching = true;
     out->trajectories = 500;
@@ -32,7 +35,7 @@ void apmw_scenario_init(apmw_scenario *out)
     out->seed = 42; /* of AgentPerf's client */
 }
 
-static apmw_status opt_text(const apmw_json_cur *object, const char *key, char *out, size_t size, apmw_error *err)
+apmw_status apmw_scenario_opt_text(const apmw_json_cur *object, const char *key, char *out, size_t size, apmw_error *err)
 {
     const char *text = NULL;
     const apmw_status status = apmw_json_opt_string(object, key, &text, err);
@@ -42,7 +45,7 @@ static apmw_status opt_text(const apmw_json_cur *object, const char *key, char *
     return status;
 }
 
-static apmw_status opt_count(const apmw_json_cur *object, const char *key, int64_t lo, int64_t hi, int *out,
+apmw_status apmw_scenario_opt_count(const apmw_json_cur *object, const char *key, int64_t lo, int64_t hi, int *out,
                              apmw_error *err)
 {
     int64_t value = *out;
@@ -70,8 +73,20 @@ static apmw_status opt_choice(const apmw_json_cur *object, const char *key, cons
                            near == NULL ? "" : " (did you mean \"", near == NULL ? "" : near, near == NULL ? "" : "\"?)");
 }
 
-/* Child object, or *present = false. */
-static apmw_status opt_object(const apmw_json_cur *object, const char *key, const char *const *keys, apmw_json_cur *out,
+apmw_status apmw_scenario_opt_routing(const apmw_json_cur *object, const char *key, apmw_routing *out, apmw_error *err)
+{
+    size_t routing = (size_t)*out;
+    const apmw_status status = opt_choice(object, key, ROUTINGS, sizeof ROUTINGS / sizeof ROUTINGS[0], &routing, err);
+    *out = (apmw_routing)routing;
+    return status;
+}
+
+const char *apmw_scenario_routing_name(apmw_routing routing)
+{
+    return ROUTINGS[routing];
+}
+
+apmw_status apmw_scenario_opt_object(const apmw_json_cur *object, const char *key, const char *const *keys, apmw_json_cur *out,
                               bool *present, apmw_error *err)
 {
     *present = apmw_json_has(object, key);
@@ -82,22 +97,14 @@ static apmw_status opt_object(const apmw_json_cur *object, const char *key, cons
     return status == APMW_OK ? apmw_json_only_keys(out, keys, err) : status;
 }
 
-/* Reads on while all is well. */
-#define READ(call)                                                                                                     \
-    do {                                                                                                               \
-        if (status == APMW_OK) {                                                                                       \
-            status = (call);                                                                                           \
-        }                                                                                                              \
-    } while (0)
-
 static apmw_status read_speculation(const apmw_json_cur *root, apmw_scenario *s, apmw_error *err)
 {
     static const char *const KEYS[] = {"draft_tokens", "acceptance_length", NULL};
     apmw_json_cur item;
     bool present;
-    apmw_status status = opt_object(root, "speculation", KEYS, &item, &present, err);
+    apmw_status status = apmw_scenario_opt_object(root, "speculation", KEYS, &item, &present, err);
     if (status == APMW_OK && present) {
-        READ(opt_count(&item, "draft_tokens", 0, 16, &s->draft_tokens, err));
+        READ(apmw_scenario_opt_count(&item, "draft_tokens", 0, 16, &s->draft_tokens, err));
         READ(apmw_json_opt_double(&item, "acceptance_length", 1.0, 17.0, &s->acceptance_length, err));
     }
     return status;
@@ -109,12 +116,12 @@ static apmw_status read_settings(const apmw_json_cur *root, apmw_scenario *s, ap
                                        "frontend_scale", "prefix_caching", NULL};
     apmw_json_cur item;
     bool present;
-    apmw_status status = opt_object(root, "engine_settings", KEYS, &item, &present, err);
+    apmw_status status = apmw_scenario_opt_object(root, "engine_settings", KEYS, &item, &present, err);
     if (status == APMW_OK && present) {
         READ(apmw_json_opt_int(&item, "max_num_seqs", 1, 1000000, &s->max_num_seqs, err));
         READ(apmw_json_opt_int(&item, "max_num_batched_tokens", 1, 100000000, &s->max_num_batched_tokens, err));
         READ(apmw_json_opt_int(&item, "block_tokens", 1, 65536, &s->block_tokens, err));
-        READ(opt_count(&item, "recv_interval", 0, 100000, &s->recv_interval, err));
+        READ(apmw_scenario_opt_count(&item, "recv_interval", 0, 100000, &s->recv_interval, err));
         READ(apmw_json_opt_double(&item, "frontend_scale", 0.0, 1000.0, &s->frontend_scale, err));
         READ(apmw_json_opt_bool(&item, "prefix_caching", &s->prefix_caching, err));
     }
@@ -129,13 +136,13 @@ static apmw_status read_workload(const apmw_json_cur *root, apmw_scenario *s, ap
     apmw_json_cur item;
     bool present;
     size_t kind = (size_t)s->workload;
-    apmw_status status = opt_object(root, "workload", KEYS, &item, &present, err);
+    apmw_status status = apmw_scenario_opt_object(root, "workload", KEYS, &item, &present, err);
     if (status != APMW_OK || !present) {
         return status;
     }
     READ(opt_choice(&item, "kind", WORKLOADS, sizeof WORKLOADS / sizeof WORKLOADS[0], &kind, err));
     s->workload = (apmw_workload_kind)kind;
-    READ(opt_text(&item, "trace", s->trace, sizeof s->trace, err));
+    READ(apmw_scenario_opt_text(&item, "trace", s->trace, sizeof s->trace, err));
     READ(apmw_json_opt_int(&item, "trajectories", 1, 10000000, &s->trajectories, err));
     READ(apmw_json_opt_int(&item, "agents", 1, 1000000, &s->agents, err));
     READ(apmw_json_opt_int(&item, "slots", 1, 1000000, &s->agents, err));
@@ -157,13 +164,13 @@ static apmw_status read_protocol(const apmw_json_cur *root, apmw_scenario *s, ap
     bool present;
     if (apmw_json_has(root, "protocol") && apmw_json_child(root, "protocol", &item, err) == APMW_OK &&
         apmw_json_typeof(&item) == APMW_JSON_STRING) { /* the version alone */
-        return opt_text(root, "protocol", s->protocol, sizeof s->protocol, err);
+        return apmw_scenario_opt_text(root, "protocol", s->protocol, sizeof s->protocol, err);
     }
-    apmw_status status = opt_object(root, "protocol", KEYS, &item, &present, err);
+    apmw_status status = apmw_scenario_opt_object(root, "protocol", KEYS, &item, &present, err);
     if (status == APMW_OK && present) {
-        READ(opt_text(&item, "version", s->protocol, sizeof s->protocol, err));
-        READ(opt_count(&item, "tier", 0, 99, &s->tier, err));
-        READ(opt_text(&item, "slo", s->slo, sizeof s->slo, err));
+        READ(apmw_scenario_opt_text(&item, "version", s->protocol, sizeof s->protocol, err));
+        READ(apmw_scenario_opt_count(&item, "tier", 0, 99, &s->tier, err));
+        READ(apmw_scenario_opt_text(&item, "slo", s->slo, sizeof s->slo, err));
     }
     return status;
 }
@@ -172,30 +179,29 @@ static apmw_status read_scenario(const apmw_json *doc, apmw_scenario *s, apmw_er
 {
     static const char *const KEYS[] = {"schema", "platform", "model", "engine", "engine_version", "precision", "kv_dtype",
                                        "moe_backend", "layout", "accelerators", "memory_fraction", "speculation",
-                                       "engine_settings", "routing", "workload", "protocol", "duration_s", "seed", NULL};
+                                       "engine_settings", "routing", "disaggregation", "workload", "protocol", "duration_s", "seed", NULL};
     const apmw_json_cur root = apmw_json_root(doc);
     const char *schema = NULL;
-    size_t routing = (size_t)s->routing;
     int64_t seed = (int64_t)s->seed;
     apmw_status status = apmw_json_only_keys(&root, KEYS, err);
     READ(apmw_json_opt_string(&root, "schema", &schema, err));
     if (status == APMW_OK && schema != NULL && strcmp(schema, "apmw.scenario/1") != 0) {
         status = apmw_json_error(&root, err, APMW_E_DATA, "schema is \"%s\", expected \"apmw.scenario/1\"", schema);
     }
-    READ(opt_text(&root, "platform", s->platform, sizeof s->platform, err));
-    READ(opt_text(&root, "model", s->model, sizeof s->model, err));
-    READ(opt_text(&root, "engine", s->engine, sizeof s->engine, err));
-    READ(opt_text(&root, "engine_version", s->engine_version, sizeof s->engine_version, err));
-    READ(opt_text(&root, "precision", s->precision, sizeof s->precision, err));
-    READ(opt_text(&root, "kv_dtype", s->kv_dtype, sizeof s->kv_dtype, err));
-    READ(opt_text(&root, "moe_backend", s->moe_backend, sizeof s->moe_backend, err));
-    READ(opt_text(&root, "layout", s->layout, sizeof s->layout, err));
-    READ(opt_count(&root, "accelerators", 0, 65536, &s->accelerators, err));
+    READ(apmw_scenario_opt_text(&root, "platform", s->platform, sizeof s->platform, err));
+    READ(apmw_scenario_opt_text(&root, "model", s->model, sizeof s->model, err));
+    READ(apmw_scenario_opt_text(&root, "engine", s->engine, sizeof s->engine, err));
+    READ(apmw_scenario_opt_text(&root, "engine_version", s->engine_version, sizeof s->engine_version, err));
+    READ(apmw_scenario_opt_text(&root, "precision", s->precision, sizeof s->precision, err));
+    READ(apmw_scenario_opt_text(&root, "kv_dtype", s->kv_dtype, sizeof s->kv_dtype, err));
+    READ(apmw_scenario_opt_text(&root, "moe_backend", s->moe_backend, sizeof s->moe_backend, err));
+    READ(apmw_scenario_opt_text(&root, "layout", s->layout, sizeof s->layout, err));
+    READ(apmw_scenario_opt_count(&root, "accelerators", 0, 65536, &s->accelerators, err));
     READ(apmw_json_opt_double(&root, "memory_fraction", 0.01, 1.0, &s->memory_fraction, err));
     READ(read_speculation(&root, s, err));
     READ(read_settings(&root, s, err));
-    READ(opt_choice(&root, "routing", ROUTINGS, sizeof ROUTINGS / sizeof ROUTINGS[0], &routing, err));
-    s->routing = (apmw_routing)routing;
+    READ(apmw_scenario_opt_routing(&root, "routing", &s->routing, err));
+    READ(apmw_scenario_read_pools(&root, s, err));
     READ(read_workload(&root, s, err));
     READ(read_protocol(&root, s, err));
     READ(apmw_json_opt_double(&root, "duration_s", 0.0, 1e7, &s->duration_s, err));
@@ -297,6 +303,7 @@ void apmw_scenario_write(const apmw_scenario *scenario, apmw_buf *out)
     apmw_json_bool(&w, "prefix_caching", s->prefix_caching);
     apmw_json_end_object(&w);
     apmw_json_string(&w, "routing", ROUTINGS[s->routing]);
+    apmw_scenario_write_pools(s, &w);
     write_workload(s, &w);
     apmw_json_begin_object(&w, "protocol");
     text_if(&w, "version", s->protocol);

@@ -71,6 +71,7 @@ apmw_trial_config apmw_study_trial_config(const apmw_study_config *config, const
         .n_tiers = config->n_tiers,
         .seed = s->seed,
         .routing = s->routing,
+        .decode_routing = s->decode_routing,
         .share_prefix = s->share_prefix,
         .output_cached = s->output_cached,
         .concurrent_subagents = s->concurrent_subagents,

@@ -40,6 +40,10 @@ static apmw_status platform_layouts(apmw_catalog *catalog, const apmw_scenario *
     /* A rack is studied by a slice of 8: aggregated engines of a rack do not meet each other. */
     const int whole = node->accelerators > 8 ? 8 : node->accelerators;
     const int accelerators = scenario->accelerators > 0 ? scenario->accelerators : whole;
+    if (scenario->disaggregated) { /* the pools that the scenario names, as one pair */
+        *n = 1;
+        return apmw_scenario_pool_choices(scenario, out, err);
+    }
     if (scenario->layout[0] != '\0') {
         *n = 1;
         return apmw_layout_parse(scenario->layout, accelerators, &out[0], err);
@@ -142,8 +146,10 @@ apmw_status apmw_study_add_platform(apmw_study *study, apmw_catalog *catalog, co
             apmw_deployment deployment;
             apmw_error reason = {0};
             scenario.draft_tokens = drafts[i % n_drafts];
-            status = apmw_deployment_build(catalog, &scenario, ENGINES[e], &layouts[i / n_drafts], context, &deployment,
-                                           &reason);
+            status = scenario.disaggregated
+                         ? apmw_deployment_build_pools(catalog, &scenario, ENGINES[e], layouts, context, &deployment, &reason)
+                         : apmw_deployment_build(catalog, &scenario, ENGINES[e], &layouts[i / n_drafts], context, &deployment,
+                                                 &reason);
             if (status == APMW_E_SCENARIO) {
                 apmw_buf_printf(&study->refused, "%s\n", reason.message);
                 last = reason;

@@ -105,8 +105,10 @@ typedef struct parts {
     apmw_laws *laws;
     apmw_collector *collector;
     apmw_step_meter *steps;
-    apmw_energy_meter *energy;
-    apmw_step_cost *scaled;
+    apmw_energy_meter *energy[APMW_POOLS]; /* [0] of aggregated engines */
+    apmw_step_cost *scaled[APMW_POOLS];
+    apmw_power_params power[APMW_POOLS];
+    size_t n_engines, n_prefill;
     apmw_engine_config *engines;
     apmw_sim *sim;
 } parts;
@@ -118,44 +120,85 @@ static void free_parts(parts *p)
     apmw_laws_free(p->laws);
     apmw_collector_free(p->collector);
     apmw_step_meter_free(p->steps);
-    apmw_energy_meter_free(p->energy);
-    if (p->scaled != NULL) {
-        apmw_step_cost_free(p->scaled);
+    for (int i = 0; i < APMW_POOLS; i++) {
+        apmw_energy_meter_free(p->energy[i]);
+        if (p->scaled[i] != NULL) {
+            apmw_step_cost_free(p->scaled[i]);
+        }
     }
     free(p->engines);
 }
 
-static apmw_status make_parts(const apmw_deployment *deployment, double time_scale, double acceptance_scale,
-                              bool one_request_per_agent, const apmw_window *window, apmw_power_params *power, parts *p, apmw_error *err)
+/* Engines [first, first + replicas) of one pool: their cost, configuration and energy books. */
+static bool make_pool(const apmw_deployment *d, int index, size_t first, double time_scale, double acceptance_scale,
+                      const apmw_window *window, parts *p)
 {
-    const size_t n = (size_t)deployment->choice.replicas;
+    const size_t n = (size_t)d->choice.replicas;
+    p->power[index] = d->power;
     const apmw_energy_config energy = {
         .n_engines = n,
-        .accelerators = deployment->cost->n_accelerators,
+        .first_engine = first,
+        .accelerators = d->cost->n_accelerators,
         .step_w = step_w,
-        .self = power,
-        .idle_w = apmw_power_idle_w(power),
-        .limit_w = power->tdp_w,
-        .peak_flop_per_s = deployment->peak_flop_per_s,
-        .hbm_bytes_per_s = deployment->hbm_bytes_per_s,
+        .self = &p->power[index],
+        .idle_w = apmw_power_idle_w(&d->power),
+        .limit_w = d->power.tdp_w,
+        .peak_flop_per_s = d->peak_flop_per_s,
+        .hbm_bytes_per_s = d->hbm_bytes_per_s,
         .long_gap_s = 1.0,
     };
+    p->energy[index] = apmw_energy_meter_create(window, &energy);
+    p->scaled[index] = apmw_step_cost_scaled(d->cost, time_scale);
+    for (size_t i = first; i < first + n; i++) {
+        p->engines[i] = d->engine;
+        p->engines[i].cost = p->scaled[index];
+        p->engines[i].acceptance_length = 1.0 + (d->engine.acceptance_length - 1.0) * acceptance_scale;
+    }
+    return p->energy[index] != NULL && p->scaled[index] != NULL;
+}
+
+static apmw_status make_parts(const apmw_deployment *deployment, double time_scale, double acceptance_scale,
+                              bool one_request_per_agent, const apmw_window *window, parts *p, apmw_error *err)
+{
+    const apmw_deployment *prefill = deployment->prefill;
+    p->n_prefill = prefill != NULL ? (size_t)prefill->choice.replicas : 0;
+    p->n_engines = p->n_prefill + (size_t)deployment->choice.replicas;
     p->laws = apmw_laws_create(&(apmw_laws_config){.one_request_per_agent = one_request_per_agent, .tokens_balance = true});
     p->collector = apmw_collector_create(window, false);
-    p->steps = apmw_step_meter_create(window, n);
-    p->energy = apmw_energy_meter_create(window, &energy);
-    p->scaled = apmw_step_cost_scaled(deployment->cost, time_scale);
-    p->engines = calloc(n, sizeof *p->engines);
-    if (p->laws == NULL || p->collector == NULL || p->steps == NULL || p->energy == NULL ||
-        p->scaled == NULL || p->engines == NULL) {
-        return apmw_error_set(err, APMW_E_NOMEM, "out of memory for a trial");
+    p->steps = apmw_step_meter_create(window, p->n_engines);
+    p->engines = calloc(p->n_engines, sizeof *p->engines);
+    bool ok = p->laws != NULL && p->collector != NULL && p->steps != NULL && p->engines != NULL;
+    if (ok && prefill != NULL) {
+        ok = make_pool(prefill, APMW_POOL_PREFILL, 0, time_scale, 1.0, window, p);
     }
-    for (size_t i = 0; i < n; i++) {
-        p->engines[i] = deployment->engine;
-        p->engines[i].cost = p->scaled;
-        p->engines[i].acceptance_length = 1.0 + (deployment->engine.acceptance_length - 1.0) * acceptance_scale;
+    ok = ok && make_pool(deployment, prefill != NULL ? APMW_POOL_DECODE : 0, p->n_prefill, time_scale, acceptance_scale,
+                         window, p);
+    return ok ? APMW_OK : apmw_error_set(err, APMW_E_NOMEM, "out of memory for a trial");
+}
+
+/* What listens to every run. Returns their number, at most 6. */
+static size_t meter_probes(const parts *p, const apmw_collector *extra, const apmw_probe **out)
+{
+    size_t n = 0;
+    out[n++] = apmw_laws_probe(p->laws);
+    out[n++] = apmw_collector_probe(p->collector);
+    out[n++] = apmw_step_meter_probe(p->steps);
+    for (int i = 0; i < APMW_POOLS; i++) {
+        if (p->energy[i] != NULL) {
+            out[n++] = apmw_energy_meter_probe(p->energy[i]);
+        }
     }
-    return APMW_OK;
+    if (extra != NULL) {
+        out[n++] = apmw_collector_probe(extra);
+    }
+    return n;
+}
+
+static apmw_sim_config sim_config(const apmw_deployment *d, const parts *p, apmw_routing routing,
+                                  apmw_routing decode_routing, uint64_t seed)
+{
+    return (apmw_sim_config){.engines = p->engines, .n_engines = p->n_engines, .n_prefill = p->n_prefill,
+                             .link = d->link, .routing = routing, .decode_routing = decode_routing, .seed = seed};
 }
 
 static apmw_status make_lanes(const apmw_trial_config *config, driver *d, apmw_workload *out, apmw_error *err)
@@ -208,24 +251,31 @@ static apmw_status make_sim(const apmw_trial_config *config, driver *d, parts *p
     if (status != APMW_OK) {
         return status;
     }
-    const apmw_probe *probes[6];
-    size_t n_probes = 0;
+    const apmw_probe *probes[8];
     /* The phase first: it sets the window that the meters read in the same instant. */
-    probes[n_probes++] = &d->probe;
-    probes[n_probes++] = apmw_laws_probe(p->laws);
-    probes[n_probes++] = apmw_collector_probe(p->collector);
-    probes[n_probes++] = apmw_step_meter_probe(p->steps);
-    probes[n_probes++] = apmw_energy_meter_probe(p->energy);
-    if (config->collector != NULL) {
-        probes[n_probes++] = apmw_collector_probe(config->collector);
-    }
-    const apmw_sim_config sim = {
-        .engines = p->engines,
-        .n_engines = (size_t)config->deployment->choice.replicas,
-        .routing = config->routing,
-        .seed = config->seed,
-    };
+    probes[0] = &d->probe;
+    const size_t n_probes = 1 + meter_probes(p, config->collector, probes + 1);
+    const apmw_sim_config sim =
+        sim_config(config->deployment, p, config->routing, config->decode_routing, config->seed);
     return apmw_sim_create(&sim, workload, probes, n_probes, &p->sim, err);
+}
+
+static apmw_status read_energy(parts *p, const apmw_deployment *d, apmw_time now, apmw_trial_result *out, apmw_error *err)
+{
+    if (d->prefill == NULL) {
+        return apmw_energy_meter_finish(p->energy[0], now, &out->energy, err);
+    }
+    apmw_status status = APMW_OK;
+    for (int i = 0; i < APMW_POOLS && status == APMW_OK; i++) {
+        status = apmw_energy_meter_finish(p->energy[i], now, &out->pool_energy[i], err);
+    }
+    const int prefill = d->prefill->accelerators;
+    apmw_energy_join(&out->pool_energy[0], prefill, &out->pool_energy[1], d->accelerators - prefill, &out->energy);
+    apmw_time waited_ns;
+    apmw_sim_transfers(p->sim, &out->transfer_bytes, &waited_ns);
+    const int64_t n = apmw_laws_terminal(p->laws);
+    out->transfer_wait_s = n > 0 ? apmw_time_to_s(waited_ns) / (double)n : 0.0;
+    return status;
 }
 
 /* What the meters saw; the window of a run that gave up ends where it stopped. */
@@ -242,9 +292,10 @@ static apmw_status read_meters(parts *p, const apmw_deployment *deployment, cons
         const apmw_request_record *records = apmw_collector_requests(p->collector, &n);
         apmw_latency_count(records, n, &out->latency);
         apmw_step_meter_summary(p->steps, now, &out->steps);
-        const double serial_s = (double)out->latency.prompt_tokens * 1e-9 * deployment->engine.frontend_ns_per_token;
-        out->frontend_share = serial_s / (out->steps.window_s * (double)deployment->choice.replicas);
-        status = apmw_energy_meter_finish(p->energy, now, &out->energy, err);
+        const apmw_deployment *front = deployment->prefill != NULL ? deployment->prefill : deployment;
+        const double serial_s = (double)out->latency.prompt_tokens * 1e-9 * front->engine.frontend_ns_per_token;
+        out->frontend_share = serial_s / (out->steps.window_s * (double)front->choice.replicas);
+        status = read_energy(p, deployment, now, out, err);
     }
     out->window = *window;
     out->simulated_s = apmw_time_to_s(now);
@@ -274,12 +325,11 @@ apmw_status apmw_trial_run(const apmw_trial_config *config, apmw_trial_result *o
                               APMW_MAX_TIERS);
     }
     apmw_window window = {.from = APMW_TIME_NEVER, .to = APMW_TIME_NEVER};
-    apmw_power_params power = config->deployment->power;
     parts p = {0};
     driver d = {.config = config, .window = &window, .alarm_at = APMW_TIME_NEVER, .listening = !config->rules->lanes};
     d.probe = (apmw_probe){.self = &d, .on_submit = on_submit, .on_request = on_request};
     apmw_status status = make_parts(config->deployment, config->time_scale, config->acceptance_scale,
-                                    !config->concurrent_subagents && !config->rules->lanes, &window, &power, &p, err);
+                                    !config->concurrent_subagents && !config->rules->lanes, &window, &p, err);
     if (status == APMW_OK) {
         d.phase = p.phase = apmw_phase_create(config->rules, config->n_agents);
         status = d.phase == NULL ? apmw_error_set(err, APMW_E_NOMEM, "out of memory for a phase") : APMW_OK;
@@ -309,22 +359,16 @@ apmw_status apmw_fixed_run(const apmw_deployment *deployment, const apmw_fixed_l
 {
     *out = (apmw_trial_result){.n_agents = loop->slots};
     apmw_window window = {.from = 0, .to = APMW_TIME_NEVER};
-    apmw_power_params power = deployment->power;
     parts p = {0};
     apmw_workload workload;
-    apmw_status status = make_parts(deployment, 1.0, 1.0, true, &window, &power, &p, err);
+    apmw_status status = make_parts(deployment, 1.0, 1.0, true, &window, &p, err);
     if (status == APMW_OK) {
         status = apmw_workload_fixed_loop(loop, &workload, err);
     }
     if (status == APMW_OK) {
-        const apmw_probe *probes[5] = {apmw_laws_probe(p.laws), apmw_collector_probe(p.collector),
-                                       apmw_step_meter_probe(p.steps), apmw_energy_meter_probe(p.energy)};
-        size_t n = 4;
-        if (collector != NULL) {
-            probes[n++] = apmw_collector_probe(collector);
-        }
-        const apmw_sim_config sim = {.engines = p.engines, .n_engines = (size_t)deployment->choice.replicas,
-                                     .routing = routing, .seed = loop->seed};
+        const apmw_probe *probes[6];
+        const size_t n = meter_probes(&p, collector, probes);
+        const apmw_sim_config sim = sim_config(deployment, &p, routing, routing, loop->seed);
         status = apmw_sim_create(&sim, workload, probes, n, &p.sim, err);
     }
     if (status == APMW_OK) {

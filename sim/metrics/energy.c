@@ -36,7 +36,11 @@ static void gap(apmw_energy_meter *m, apmw_time begin, apmw_time end)
 static void on_step(void *self, const apmw_step_record *record)
 {
     apmw_energy_meter *m = self;
-    const size_t engine = (size_t)record->engine;
+    if (record->engine < 0 || (size_t)record->engine < m->config.first_engine ||
+        (size_t)record->engine >= m->config.first_engine + m->config.n_engines) {
+        return;
+    }
+    const size_t engine = (size_t)record->engine - m->config.first_engine;
     gap(m, m->last_end[engine], record->begin);
     m->last_end[engine] = record->end;
     apmw_time from, to;
@@ -129,4 +133,26 @@ apmw_status apmw_energy_meter_finish(apmw_energy_meter *meter, apmw_time end, ap
                               apmw_time_to_s(end), joule, least, most);
     }
     return APMW_OK;
+}
+
+void apmw_energy_join(const apmw_energy_summary *a, int a_accelerators, const apmw_energy_summary *b, int b_accelerators,
+                      apmw_energy_summary *out)
+{
+    const double n = (double)a_accelerators, m = (double)b_accelerators, all = n + m;
+    /* What a group does while it steps counts by how long it steps. */
+    const double x = n * a->busy_share, y = m * b->busy_share, busy = x + y > 0.0 ? x + y : (double)NAN;
+    const double of_a = x > 0.0 ? x / busy : 0.0, of_b = y > 0.0 ? y / busy : 0.0;
+    *out = (apmw_energy_summary){
+        .window_s = a->window_s,
+        .energy_j = a->energy_j + b->energy_j,
+        .busy_j = a->busy_j + b->busy_j,
+        .gap_j = a->gap_j + b->gap_j,
+        .idle_j = a->idle_j + b->idle_j,
+        .busy_share = (n * a->busy_share + m * b->busy_share) / all,
+        .gap_share = (n * a->gap_share + m * b->gap_share) / all,
+        .idle_share = (n * a->idle_share + m * b->idle_share) / all,
+        .mean_w = (n * a->mean_w + m * b->mean_w) / all,
+        .bw_util = (of_a > 0.0 ? of_a * a->bw_util : 0.0) + (of_b > 0.0 ? of_b * b->bw_util : 0.0),
+        .flop_util = (of_a > 0.0 ? of_a * a->flop_util : 0.0) + (of_b > 0.0 ? of_b * b->flop_util : 0.0),
+    };
 }

@@ -17,10 +17,12 @@ header text base
 header des des
 header kv kv
 header records records
+header connector engine
 header engine engine
 header cluster cluster
 header metrics metrics
 header protocol protocol
+header agentx protocol
 allow base base
 allow records base records
 allow des base des

@@ -28,11 +28,11 @@ typedef enum apmw_routing {
     APMW_ROUTING_KV_AWARE      /* longest match, least loaded among equals */
 } apmw_routing;
 
-/* How the KV of a prompt gets from a prefill engine to a decode engine. A transfer uses the way out of one and the way
- * into the other, first come, first served at both ends; tokens that the decode engine has already are not sent. */
+/* How the KV of a prompt gets from a prefill engine to a decode engine. A transfer uses the way out of one rank and the
+ * way into another, first come, first served at both ends; tokens that the decode rank has already are not sent. */
 typedef struct apmw_kv_link {
-    double out_bytes_per_s, in_bytes_per_s; /* of one prefill and of one decode engine; INFINITY = no limit */
-    double bytes_per_token;                 /* of KV, over the accelerators of an engine */
+    double out_bytes_per_s, in_bytes_per_s; /* of one prefill and of one decode rank; INFINITY = no limit */
+    double bytes_per_token;                 /* of KV, over the accelerators of a rank */
     double bytes_per_request;               /* that a sequence has whatever its length (windows, states) */
     apmw_time latency_ns;                   /* of a transfer: handshake and first byte */
     /* Decode takes its blocks before the prompt is computed (SGLang), so that chunks are sent as they are done and only

@@ -20,6 +20,24 @@
 
 typedef enum apmw_workload_kind { APMW_WORKLOAD_AGENTS, APMW_WORKLOAD_FIXED } apmw_workload_kind;
 
+/* One pool of a disaggregated deployment. "" , 0 and NaN: as the scenario says for the whole. */
+typedef struct apmw_pool_scenario {
+    char platform[32];
+    char engine[16];
+    char layout[32];         /* with xR for R engines; "" only before a search chooses it */
+    double memory_fraction;
+    int64_t max_num_seqs, max_num_batched_tokens;
+} apmw_pool_scenario;
+
+enum { APMW_POOL_PREFILL, APMW_POOL_DECODE, APMW_POOLS };
+
+/* How KV travels between pools. NaN and -1: from the platforms' specifications (apmw_deployment_build_pools). */
+typedef struct apmw_link_scenario {
+    double gbyte_per_s;      /* of one accelerator and direction */
+    double latency_us;       /* of a transfer */
+    bool decode_first;       /* see apmw_kv_link */
+} apmw_link_scenario;
+
 /* What the user asks for (sim/SCENARIO.md). Empty strings, 0, -1 and NaN as said mean "the default". */
 typedef struct apmw_scenario {
     char platform[32];       /* accelerator or node id */
@@ -40,6 +58,10 @@ typedef struct apmw_scenario {
     double frontend_scale;   /* on the fitted front-end time per prompt token: 1/n for n front ends that share the load */
     bool prefix_caching;
     apmw_routing routing;
+    bool disaggregated;
+    apmw_pool_scenario pools[APMW_POOLS];
+    apmw_link_scenario link;
+    apmw_routing decode_routing; /* routing is then that of the prefill pool */
     /* workload */
     apmw_workload_kind workload;
     char trace[1024];        /* file, "" = the generated AgentPerf-like set */
@@ -80,10 +102,14 @@ size_t apmw_layout_enumerate(const apmw_llm_spec *llm, int accelerators, apmw_la
 
 /* ------------------------------------------------------------------ deployment */
 
-typedef struct apmw_deployment {
+typedef struct apmw_deployment apmw_deployment;
+struct apmw_deployment {
+    apmw_deployment *prefill;    /* owned; the pool that computes prompts; NULL = each engine does both */
+    apmw_kv_link link;           /* from it to this one */
     apmw_serving_spec spec;
     apmw_layout_choice choice;
-    int accelerators;            /* all replicas */
+    char name[72];               /* of the layout: of both pools */
+    int accelerators;            /* all replicas of both pools */
     apmw_overhead overhead;
     apmw_step_cost *cost;        /* owned */
     apmw_engine_config engine;   /* of every replica */
@@ -99,12 +125,23 @@ typedef struct apmw_deployment {
     char hw_hash[17];
     apmw_buf rows;               /* which table prices which operation; owned */
     int n_borrowed;
-} apmw_deployment;
+};
 /* One deployment of the scenario's platform with this layout; `context` is the length at which the KV pool is sized and
  * max_context the longest prompt + output that must fit. Catalog entries must be loaded before a parallel region. */
 apmw_status apmw_deployment_build(apmw_catalog *catalog, const apmw_scenario *scenario, const char *engine,
                                   const apmw_layout_choice *choice, double context, apmw_deployment *out,
                                   apmw_error *err);
+/* Prefill and decode pools of the scenario with these layouts. The link is by default the scale-up fabric where both
+ * pools are of one platform and fit one of its domains, else the scale-out network; at its nominal rate. */
+apmw_status apmw_deployment_build_pools(apmw_catalog *catalog, const apmw_scenario *scenario, const char *engine,
+                                        const apmw_layout_choice choices[APMW_POOLS], double context,
+                                        apmw_deployment *out, apmw_error *err);
+/* Layouts that the pools of a disaggregated scenario name. */
+apmw_status apmw_scenario_pool_choices(const apmw_scenario *scenario, apmw_layout_choice out[APMW_POOLS], apmw_error *err);
+/* The one deployment that the scenario names: its pools or its layout ("" = tensor parallel over all), its engine or the
+ * first that serves. */
+apmw_status apmw_deployment_of(apmw_catalog *catalog, const apmw_scenario *scenario, double context, apmw_deployment *out,
+                               apmw_error *err);
 void apmw_deployment_free(apmw_deployment *deployment);
 
 /* Mean prompt of a turn with half its output: the context at which a KV pool is sized. The trace is not empty. */
@@ -125,7 +162,7 @@ typedef struct apmw_trial_config {
     size_t n_tiers;
     int64_t n_agents;
     uint64_t seed;
-    apmw_routing routing;
+    apmw_routing routing, decode_routing;
     bool share_prefix, output_cached, concurrent_subagents;
     double delay_scale;
     double time_scale;      /* on every step; 1 */
@@ -140,6 +177,8 @@ typedef struct apmw_trial_result {
     apmw_latency_summary latency; /* measured requests: counts and tokens, no spreads (give a collector for those) */
     apmw_step_summary steps;
     apmw_energy_summary energy;
+    apmw_energy_summary pool_energy[APMW_POOLS]; /* disaggregated: of each; else zeros */
+    double transfer_bytes, transfer_wait_s;      /* KV sent between pools, and the mean wait of a request for a link */
     apmw_window window;
     bool gave_up;                 /* ended before the phase did, since it could not pass */
     bool hopeless[APMW_MAX_TIERS]; /* of a given-up trial: this tier could not pass either */

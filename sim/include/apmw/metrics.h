@@ -93,6 +93,7 @@ void apmw_step_meter_summary(const apmw_step_meter *meter, apmw_time end, apmw_s
  * hwmodels/ACCURACY.md. */
 typedef struct apmw_energy_config {
     size_t n_engines;
+    size_t first_engine;   /* engines [first_engine, first_engine + n_engines): others have a meter of their own */
     int accelerators;      /* of each engine */
     double (*step_w)(void *self, double duty, double bw_util, double flop_util);
     void *self;
@@ -117,6 +118,10 @@ const apmw_probe *apmw_energy_meter_probe(const apmw_energy_meter *meter);
 /* Closes the books at the window's end (or `end`) and checks law L19. Call once, after the run. */
 apmw_status apmw_energy_meter_finish(apmw_energy_meter *meter, apmw_time end, apmw_energy_summary *out,
                                      apmw_error *err);
+
+/* Two groups of engines as one: energies add up, shares and rates are those of all accelerators. */
+void apmw_energy_join(const apmw_energy_summary *a, int a_accelerators, const apmw_energy_summary *b, int b_accelerators,
+                      apmw_energy_summary *out);
 
 /* ------------------------------------------------------------------ laws */
 

@@ -52,6 +52,44 @@ static void all_keys(void **state)
     apmw_buf_free(&second);
 }
 
+static void pools(void **state)
+{
+    (void)state;
+    apmw_scenario s;
+    apmw_error err = {0};
+    assert_ok(parse("{\"platform\":\"gb300\",\"model\":\"m\",\"disaggregation\":{\"prefill\":{\"layout\":\"dep4x6\","
+                    "\"platform\":\"gb200\",\"engine\":\"trtllm\",\"memory_fraction\":0.5,\"max_num_seqs\":128},"
+                    "\"decode\":{\"layout\":\"dep8\",\"max_num_batched_tokens\":512},\"link\":{\"gbyte_per_s\":50,"
+                    "\"latency_us\":20,\"decode_first\":true},\"decode_routing\":\"least-loaded\"}}",
+                    &s, &err), &err);
+    assert_true(s.disaggregated && s.link.decode_first);
+    assert_string_equal(s.pools[APMW_POOL_PREFILL].platform, "gb200");
+    assert_near(s.pools[APMW_POOL_PREFILL].memory_fraction, 0.5, 0);
+    assert_true(isnan(s.pools[APMW_POOL_DECODE].memory_fraction));
+    assert_int_equal(s.pools[APMW_POOL_DECODE].max_num_batched_tokens, 512);
+    assert_int_equal(s.decode_routing, APMW_ROUTING_LEAST_LOADED);
+    apmw_layout_choice choices[APMW_POOLS];
+    assert_ok(apmw_scenario_pool_choices(&s, choices, &err), &err);
+    assert_true(choices[0].size == 4 && choices[0].replicas == 6 && choices[1].replicas == 1);
+    s.accelerators = 31;
+    assert_error(apmw_scenario_pool_choices(&s, choices, &err), APMW_E_SCENARIO, &err, "32 accelerators");
+    s.accelerators = 0;
+    apmw_buf first = {0}, second = {0};
+    apmw_scenario_write(&s, &first);
+    apmw_scenario again;
+    assert_ok(parse(first.data, &again, &err), &err);
+    apmw_scenario_write(&again, &second);
+    assert_string_equal(first.data, second.data);
+    assert_near(again.link.latency_us, 20, 0);
+    apmw_buf_free(&first);
+    apmw_buf_free(&second);
+    assert_error(parse("{\"disaggregation\":{\"prefill\":{\"layout\":\"tp4\"}}}", &s, &err), APMW_E_DATA, &err,
+                 "decode needs a layout");
+    assert_error(parse("{\"disaggregation\":{\"prefil\":{}}}", &s, &err), APMW_E_DATA, &err, "prefill");
+    assert_error(parse("{\"disaggregation\":{\"link\":{\"gbyte_per_s\":0},\"prefill\":{\"layout\":\"tp4\"},"
+                       "\"decode\":{\"layout\":\"tp4\"}}}", &s, &err), APMW_E_DATA, &err, "gbyte_per_s");
+}
+
 static void defaults_survive(void **state)
 {
     (void)state;
@@ -119,7 +157,7 @@ static void layouts(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(all_keys), cmocka_unit_test(defaults_survive),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(all_keys), cmocka_unit_test(pools), cmocka_unit_test(defaults_survive),
                                        cmocka_unit_test(refusals), cmocka_unit_test(layouts)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

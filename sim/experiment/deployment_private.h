@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef APMW_DEPLOYMENT_PRIVATE_H
+#define APMW_DEPLOYMENT_PRIVATE_H
+#include "apmw/experiment.h"
+#include "apmw/points.h"
+
+/* One pool of engines in this role. */
+apmw_status apmw_deployment_build_role(apmw_catalog *catalog, const apmw_scenario *scenario, const char *engine,
+                                       apmw_role role, const apmw_layout_choice *choice, double context,
+                                       apmw_deployment *out, apmw_error *err);
+
+#endif
