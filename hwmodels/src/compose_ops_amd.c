@@ -107,25 +107,41 @@ static apmw_status add_gemm(const compose_context *ctx, compose_ops *ops, const 
     return APMW_OK;
 }
 
-/* Ring all-reduce: 2 (n - 1) / n of the message over the link, after a start-up time. */
-static apmw_status add_ring(const compose_context *ctx, compose_ops *ops, const char *role, arg_kind arg, double count,
-                            double gpus, apmw_error *err)
+/* Every two parts of a node have a link of their own, so a group of n uses n - 1 of a part's links: half of the node's parts
+ * share less than half of its bandwidth. */
+static double mesh_bytes_per_s(const compose_context *ctx, double gpus)
+{
+    double peers = ctx->accelerator->scaleup_domain - 1.0;
+    return ctx->accelerator->scaleup_bytes_per_s * fmin((gpus - 1) / fmax(peers, 1), 1);
+}
+
+/* All-reduce: 2 (n - 1) / n of the message over the links, after a start-up time. An exchange of expert ranks on several nodes
+ * sends a token to each other node's ranks that have one of its experts, one byte an element out and two back. */
+static apmw_status add_collective(const compose_context *ctx, compose_ops *ops, const char *role, arg_kind arg, double count,
+                                  double gpus, apmw_error *err)
 {
     if (gpus < 2 || count <= 0) {
         return APMW_OK;
     }
-    double start = 0, share = 0;
+    double start = 0, share = 0, hidden = ctx->llm->hidden, domain = fmax(ctx->accelerator->scaleup_domain, 1);
     compose_op *op;
     apmw_status st = apmw_rule_number(ctx, "models", "allreduce_start_s", 10e-6, &start, err);
     if (st || (st = apmw_rule_number(ctx, "models", "collective_bandwidth_share", 0.65, &share, err)) ||
         (st = form_op(ops, role, arg, &op, err))) {
         return st;
     }
+    double inside = fmin(gpus, domain);
     op->form_fixed_s = count * start;
-    op->form_per_arg_s = count * 2 * (gpus - 1) / gpus * ctx->llm->hidden * 2 / (share * ctx->accelerator->scaleup_bytes_per_s);
-    snprintf(op->row.line, sizeof op->row.line, "form: %g x (%.0f us + bytes at %.0f %% of link bandwidth)", count, start * 1e6,
-             100 * share);
+    op->form_per_arg_s = count * 2 * (inside - 1) / inside * hidden * 2 / (share * mesh_bytes_per_s(ctx, inside));
     op->row.borrowed = true;
+    if (gpus > domain) {
+        /* Counted a token of all ranks: on the average rank 1 / gpus of them. */
+        double away = (gpus - domain) * -expm1(ctx->llm->topk * log1p(-1 / gpus));
+        op->form_per_arg_s *= domain / gpus;
+        op->form_per_arg_s += count * away * hidden * 3 / gpus / (share * ctx->accelerator->scaleout_bytes_per_s);
+    }
+    snprintf(op->row.line, sizeof op->row.line, "form: %g x (%.0f us + bytes at %.0f %% of the %s)", count, start * 1e6,
+             100 * share, gpus > domain ? "links in and between nodes" : "links among the group");
     return APMW_OK;
 }
 
@@ -133,9 +149,9 @@ static apmw_status add_ring(const compose_context *ctx, compose_ops *ops, const 
 static apmw_status add_collectives(const compose_context *ctx, compose_ops *ops, apmw_error *err)
 {
     double exchanges = ctx->layout.attention_dp > 1 ? ctx->llm->moe_layers : 0;
-    apmw_status st = add_ring(ctx, ops, "allreduce", ARG_RANK_TOKENS, 2.0 * ctx->llm->layers - exchanges,
-                              ctx->layout.tp, err);
-    return st ? st : add_ring(ctx, ops, "exchange", ARG_TOTAL_TOKENS, exchanges, ctx->gpus, err);
+    apmw_status st = add_collective(ctx, ops, "allreduce", ARG_RANK_TOKENS, 2.0 * ctx->llm->layers - exchanges,
+                                    ctx->layout.tp, err);
+    return st ? st : add_collective(ctx, ops, "exchange", ARG_TOTAL_TOKENS, exchanges, ctx->gpus, err);
 }
 
 static apmw_status add_moe(const compose_context *ctx, compose_ops *ops, apmw_error *err)

@@ -1,7 +1,13 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include <stdio.h>
+#include <string.h>
 #include "compose_internal.h"
 #include "apmw/overhead.h"
+
+const char *apmw_overhead_platform(const char *platform)
+{
+    return strcmp(platform, "mi325x") ? platform : "mi300x";
+}
 
 apmw_status apmw_overhead_lookup(apmw_catalog *catalog, const apmw_serving_spec *spec, apmw_overhead *out,
                                  apmw_error *err)
@@ -21,7 +27,7 @@ apmw_status apmw_overhead_lookup(apmw_catalog *catalog, const apmw_serving_spec 
                                        .vendor = ctx.accelerator->vendor,
                                        .model = spec->model,
                                        .family = ctx.family,
-                                       .platform = spec->platform,
+                                       .platform = apmw_overhead_platform(spec->platform),
                                        .precision = spec->precision,
                                        .role = spec->role,
                                        .released = spec->released,

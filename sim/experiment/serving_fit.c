@@ -158,7 +158,8 @@ static void set_priors(serving_stage *stage, const serving_tree *tree, const apm
             share *= p == FIT_ACCEPT_OSL ? osl_share[kind] : ttft ? ttft_share[kind] : time_share[kind];
             if (accept && !stage->speculative)
                 share = 0;
-            out->sd[kind][p] = share * root_sd[p] * (accept ? 1 : tree->wider);
+            double wider = p == FIT_LAYER && kind == SERVING_LEAF ? tree->wider_build : tree->wider;
+            out->sd[kind][p] = share * root_sd[p] * (accept ? 1 : wider);
         }
     }
     out->start = tree->start;

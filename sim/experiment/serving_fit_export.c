@@ -95,7 +95,7 @@ static apmw_status export_role(const serving_stage *stage, const serving_tree *t
     apmw_copy(e.role, sizeof e.role, role);
     apmw_copy(e.released_from, sizeof e.released_from, "*");
     if (label->month[0])
-        snprintf(e.released_from, sizeof e.released_from, "%.7s-01", label->month);
+        apmw_copy(e.released_from, sizeof e.released_from, label->month);
     e.draft_tokens = label->draft_tokens;
     if (loop) {
         e.value.layer_s = 1e-6 * x[FIT_LAYER];

@@ -24,7 +24,8 @@ extern const unsigned apmw_serving_down_to[SERVING_KINDS];
 
 /* What a node stands for; "" = any. draft_tokens 0 = any, -1 = speculative of any length. */
 typedef struct serving_label {
-    char engine[16], vendor[16], model[32], platform[24], precision[8], month[8];
+    char engine[16], vendor[16], model[32], platform[24], precision[8];
+    char month[12]; /* first day of a period of releases, yyyy-mm-dd */
     int draft_tokens;
     bool disagg;
     int kind;
@@ -37,7 +38,7 @@ typedef struct serving_tree {
     serving_label *label;
     double *x, *variance, *scratch;
     double start[FIT_PARAMS];
-    double wider;         /* on the sds of this tree's deviations */
+    double wider, wider_build; /* on the sds of this tree's deviations, and on that of the time a layer of one build */
 } serving_tree;
 
 typedef struct serving_stage {
