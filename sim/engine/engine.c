@@ -29,6 +29,8 @@ static apmw_status validate(const apmw_engine_config *c, apmw_error *err)
         return refuse(err, "recv_interval must lie in 0..1000 (a prefill step counts 1000)");
     if (c->batch_wait_tokens < 0 || c->batch_wait_iters < 0 || c->adp_wait_iters < 0)
         return refuse(err, "waiting limits must not be negative");
+    if (c->kv_policy == APMW_KV_IDLE_TTL)
+        return refuse(err, "blocks of HBM do not expire: kv_policy must be lru, fifo, lfu or s3-fifo");
     if (c->request_overhead_ns < 0 || !(c->frontend_ns_per_token >= 0.0) ||
         !isfinite(c->frontend_ns_per_token))
         return refuse(err, "request_overhead_ns and frontend_ns_per_token must be finite and not negative");
@@ -85,6 +87,13 @@ static void order_caps(apmw_engine *engine)
     }
 }
 
+static void on_evict(void *self, apmw_stream stream, int64_t from_tokens, int64_t to_tokens)
+{
+    const apmw_engine_ear *ear = self;
+    const apmw_connector *connector = ear->engine->config.connector;
+    connector->evicted(connector->self, ear->engine, ear->rank, stream, from_tokens, to_tokens);
+}
+
 apmw_status apmw_engine_create(apmw_des *des, const apmw_engine_config *config, int32_t index,
                                const apmw_probe *const *probes, size_t n_probes, apmw_engine **out,
                                apmw_error *err)
@@ -114,12 +123,20 @@ apmw_status apmw_engine_create(apmw_des *des, const apmw_engine_config *config, 
     order_caps(engine);
     engine->caches = calloc(n_ranks, sizeof *engine->caches);
     engine->ranks = calloc(n_ranks, sizeof *engine->ranks);
+    engine->ears = calloc(n_ranks, sizeof *engine->ears);
     engine->probes = calloc(n_probes ? n_probes : 1, sizeof *engine->probes);
-    bool ok = engine->caches && engine->ranks && engine->probes;
+    bool ok = engine->caches && engine->ranks && engine->ears && engine->probes;
     for (size_t i = 0; ok && i < n_ranks; i++) {
-        engine->caches[i] = apmw_prefix_cache_create(config->streams, config->kv_blocks, config->block_tokens,
-                                                     config->prefix_caching);
+        const apmw_kv_options options = {.capacity_blocks = config->kv_blocks,
+                                         .block_tokens = config->block_tokens,
+                                         .caching = config->prefix_caching,
+                                         .policy = config->kv_policy};
+        engine->caches[i] = apmw_prefix_cache_create_with(config->streams, &options);
         ok = engine->caches[i] != NULL;
+        if (ok && config->connector && config->connector->evicted) {
+            engine->ears[i] = (apmw_engine_ear){engine, (int)i};
+            apmw_prefix_cache_observe(engine->caches[i], on_evict, &engine->ears[i]);
+        }
     }
     if (!ok) {
         apmw_engine_free(engine);
@@ -163,6 +180,7 @@ void apmw_engine_free(apmw_engine *engine)
         apmw_prefix_cache_free(engine->caches[i]);
     free(engine->caches);
     free(engine->ranks);
+    free(engine->ears);
     free(engine->probes);
     free(engine);
 }
@@ -295,6 +313,9 @@ void apmw_engine_submit(apmw_engine *engine, apmw_request *request)
     engine->coming = seq;
     apmw_des_schedule(engine->des, engine->frontend_free + engine->config.request_overhead_ns,
                       APMW_EVENT_ARRIVAL, on_arrival, seq, 0);
+    const apmw_connector *connector = engine->config.connector;
+    if (connector && connector->submitted)
+        connector->submitted(connector->self, engine, request);
 }
 
 void apmw_engine_fetched(apmw_engine *engine, apmw_request *request)

@@ -70,6 +70,12 @@ typedef struct apmw_rank_books {
     int64_t requests, tokens;
 } apmw_rank_books;
 
+/* Who is told of what a rank's pool evicts. */
+typedef struct apmw_engine_ear {
+    apmw_engine *engine;
+    int rank;
+} apmw_engine_ear;
+
 struct apmw_engine {
     apmw_engine_config config;
     apmw_des *des;
@@ -80,6 +86,7 @@ struct apmw_engine {
     void *state;
     apmw_prefix_cache **caches; /* one a rank */
     apmw_rank_books *ranks, all;
+    apmw_engine_ear *ears; /* one a rank */
     int64_t tokens_per_seq; /* in a pass: 1 + draft tokens */
     int64_t seq_limit;      /* sequences that a rank may run */
     int n_kinds;

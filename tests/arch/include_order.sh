@@ -16,10 +16,12 @@ header csv base
 header text base
 header des des
 header kv kv
+header kv_tiers kv
 header records records
 header connector engine
 header engine engine
 header cluster cluster
+header kv_connector cluster
 header metrics metrics
 header protocol protocol
 header agentx protocol

@@ -5,6 +5,7 @@
 #ifndef APMW_CONNECTOR_H
 #define APMW_CONNECTOR_H
 #include <stdint.h>
+#include "apmw/kv.h"
 
 struct apmw_engine;
 struct apmw_request;
@@ -25,6 +26,11 @@ typedef struct apmw_connector {
      * findable. May be NULL. */
     void (*computed)(void *self, struct apmw_engine *engine, const struct apmw_request *request, int rank,
                      int64_t n_tokens);
+    /* The pool of this rank has evicted tokens [from, to) of the stream's own content; what comes before them on
+     * its path is still there. Called amid the engine's work: it must not be called back. May be NULL. */
+    void (*evicted)(void *self, struct apmw_engine *engine, int rank, apmw_stream stream, int64_t from, int64_t to);
+    /* A request was submitted: it will be admitted later. Its rank is known if rank_hint tells. May be NULL. */
+    void (*submitted)(void *self, struct apmw_engine *engine, const struct apmw_request *request);
 } apmw_connector;
 
 #endif

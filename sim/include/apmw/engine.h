@@ -73,6 +73,7 @@ typedef struct apmw_engine_config {
      * preempted). */
     int64_t reserve_output_tokens;
     const apmw_connector *connector; /* borrowed; NULL: all KV is computed here */
+    apmw_kv_policy kv_policy; /* what goes first when the pool is full: all but idle TTL; LFU does not age */
 } apmw_engine_config;
 
 typedef struct apmw_request apmw_request;

@@ -82,6 +82,7 @@ static case_ make_case(uint64_t seed)
     const int64_t longest = (c.mean_prompt + c.mean_out) * c.n_turns;
     e->kv_blocks = longest * range(&c, "kv", 5, 40) / (10 * e->block_tokens) + 4;
     e->prefix_caching = draw(&c, "caching", 0, 0) < 0.7;
+    e->kv_policy = draw(&c, "policy", 0, 0) < 0.5 ? APMW_KV_LRU : (apmw_kv_policy)(4.0 * draw(&c, "policy", 1, 0));
     e->recv_interval = draw(&c, "recv", 0, 0) < 0.6 ? (int)range(&c, "interval", 2, 40) : 0;
     if (draw(&c, "wait", 0, 0) < 0.6) {
         e->batch_wait_tokens = (int64_t)(0.9 * (double)e->max_num_batched_tokens);
