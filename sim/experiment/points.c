@@ -204,9 +204,7 @@ static apmw_status read_measured(const reader *r, apmw_point *out, apmw_error *e
             return status;
         out->median = true;
     }
-    if (isnan(out->ratio))
-        out->ratio = 1;
-    if (!(out->ratio > 0 && out->ratio <= 1))
+    if (!isnan(out->ratio) && !(out->ratio > 0 && out->ratio <= 1))
         return apmw_error_set(err, APMW_E_DATA, "%s:%zu: length_range_ratio %g is not in (0, 1]", r->path, r->row + 2,
                               out->ratio);
     return APMW_OK;
@@ -284,6 +282,8 @@ static apmw_status read_row(const reader *r, const apmw_engine_defaults *default
         if (k == 0)
             out->speculative = false;
     }
+    if (status == APMW_OK)
+        status = apmw_points_client(defaults, out, err);
     if (status == APMW_OK)
         status = apmw_points_excluded(defaults, out, out->excluded, sizeof out->excluded, err);
     return status;

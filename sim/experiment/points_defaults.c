@@ -306,6 +306,33 @@ apmw_status apmw_point_settings(const apmw_engine_defaults *defaults, const apmw
     return APMW_OK;
 }
 
+apmw_status apmw_points_client(const apmw_engine_defaults *defaults, apmw_point *point, apmw_error *err)
+{
+    static const char *const keys[] = {"when", "length_range_ratio", "prompt_scale", "_source", NULL};
+    apmw_json_cur root = apmw_json_root(defaults->doc), list;
+    apmw_status status = apmw_json_child(&root, "clients", &list, err);
+    double ratio = 1, scale = 1;
+    for (int i = 0; status == APMW_OK && i < apmw_json_length(&list); i++) {
+        apmw_json_cur entry, when;
+        bool fits = false;
+        status = apmw_json_at(&list, i, &entry, err);
+        if (status == APMW_OK)
+            status = apmw_json_only_keys(&entry, keys, err);
+        if (status == APMW_OK)
+            status = apmw_json_child(&entry, "when", &when, err);
+        if (status == APMW_OK)
+            status = when_fits(&when, point, point->disagg ? APMW_ROLE_DECODE : APMW_ROLE_ENGINE, &fits, err);
+        if (status == APMW_OK && fits)
+            status = apmw_json_opt_double(&entry, "length_range_ratio", 1e-3, 1, &ratio, err);
+        if (status == APMW_OK && fits)
+            status = apmw_json_opt_double(&entry, "prompt_scale", 1, 100, &scale, err);
+    }
+    if (isnan(point->ratio))
+        point->ratio = ratio;
+    point->prompt_scale = scale;
+    return status;
+}
+
 apmw_status apmw_points_excluded(const apmw_engine_defaults *defaults, const apmw_point *point, char *out, size_t size,
                             apmw_error *err)
 {

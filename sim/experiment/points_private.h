@@ -13,6 +13,9 @@ void apmw_points_settings_clear(apmw_engine_settings *settings);
 void apmw_points_formula_vars(const apmw_point *point, apmw_role role, double k, apmw_formula_vars *out);
 /* Index of a role in the arrays of a point. */
 int apmw_points_role_index(apmw_role role);
+/* What the client of a row did, by the entries of "clients" that fit: the spread of lengths of a row that is silent on it
+ * (else 1, exact lengths) and the scale of its prompts. */
+apmw_status apmw_points_client(const apmw_engine_defaults *defaults, apmw_point *point, apmw_error *err);
 /* The first entry of "excluded" that fits, or "". */
 apmw_status apmw_points_excluded(const apmw_engine_defaults *defaults, const apmw_point *point, char *out, size_t size,
                             apmw_error *err);

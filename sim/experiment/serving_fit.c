@@ -138,9 +138,9 @@ static apmw_status simulate_all(const apmw_predictor *predictor, const apmw_poin
 /* Shares of an engine's sd by which nodes of a kind may deviate. Chosen on the fit half with whole layouts, whole cells
  * (model, platform, precision) and whole platforms of a model left out: crossed nodes bring the time per token of left-out cells
  * from 8.9 to 7.0 %; TTFT gains nothing from precision and month. */
-static const double time_share[FIT_PATH] = {1, 1, 1, 1, 1, 1, 1};
-static const double ttft_share[FIT_PATH] = {1, 1, 0, 1, 1, 0, 0.7};
-static const double osl_share[FIT_PATH] = {1, 1, 0, 0, 0, 0, 0}; /* a property of engine and model */
+static const double time_share[FIT_PATH] = {1, 1, 1, 1, 1, 1, 1, 1};
+static const double ttft_share[FIT_PATH] = {1, 1, 0, 1, 1, 0, 0.7, 0.7};
+static const double osl_share[FIT_PATH] = {1, 1, 0, 0, 0, 0, 0, 0}; /* a property of engine and model */
 
 static void set_priors(serving_stage *stage, const serving_tree *tree, const apmw_serving_fit_options *options,
                        fit_tree *out)
@@ -188,7 +188,7 @@ static apmw_status solve_trees(serving_stage *stage, const apmw_serving_fit_opti
             fit_row *row = &problem.rows[i];
             apmw_serving_residuals(&problem, tree->x, row, stage->residual[tree->first + i]);
             if (!last)
-                apmw_fit_row_total(&problem, tree->x, row, FIT_ALL_KINDS, row->at);
+                apmw_fit_row_total(&problem, tree->x, row, SERVING_KNOWN_KINDS, row->at);
             for (int p = 0; !last && !stage->speculative && p < FIT_PARAMS; p++)
                 row->at[p] = fmin(fmax(row->at[p], lowest[p]), highest[p]);
         }

@@ -94,8 +94,8 @@ static apmw_status export_role(const serving_stage *stage, const serving_tree *t
     star(e.precision, sizeof e.precision, label->precision);
     apmw_copy(e.role, sizeof e.role, role);
     apmw_copy(e.released_from, sizeof e.released_from, "*");
-    if (label->month[0])
-        apmw_copy(e.released_from, sizeof e.released_from, label->month);
+    if (label->epoch[0])
+        apmw_copy(e.released_from, sizeof e.released_from, label->epoch);
     e.draft_tokens = label->draft_tokens;
     if (loop) {
         e.value.layer_s = 1e-6 * x[FIT_LAYER];
@@ -134,7 +134,7 @@ apmw_status apmw_serving_export(const serving_stage *stage, apmw_overhead_table 
         const serving_tree *tree = &stage->trees[t];
         double *scratch = calloc(tree->n_rows + 1, sizeof *scratch);
         apmw_status status = scratch ? APMW_OK : apmw_error_set(err, APMW_E_NOMEM, "serving fit: out of memory");
-        for (int kind = 0; kind < SERVING_KINDS; kind++)
+        for (int kind = 0; kind < SERVING_LAYOUT; kind++)
             for (int node = 0; status == APMW_OK && node < tree->n_nodes; node++) {
                 double sd[2];
                 size_t n_rows;
@@ -175,7 +175,7 @@ static void report_node(const serving_stage *stage, const serving_tree *tree, in
     double x[FIT_PARAMS];
     size_t n;
     const fit_row *row = rows_of(stage, tree, node, &n);
-    if (!row || label->precision[0] || label->month[0])
+    if (!row || label->precision[0] || label->epoch[0])
         return;
     apmw_fit_row_total(&shape, tree->x, row, apmw_serving_down_to[label->kind], x);
     apmw_buf_printf(report, "%s%s %s %s %s %d %zu | %.1f %+.1f %+.1f %.1f | %.1f %.2f %.3f %.2f |", label->engine,
@@ -202,7 +202,7 @@ void apmw_serving_report(const apmw_points *points, const serving_stage *stages,
         for (size_t t = 0; t < stages[s].n_trees; t++) {
             const serving_tree *tree = &stages[s].trees[t];
             double *values = calloc(tree->n_rows + 1, sizeof *values);
-            for (int kind = 0; values && kind < SERVING_KINDS; kind++)
+            for (int kind = 0; values && kind < SERVING_LAYOUT; kind++)
                 for (int node = 0; node < tree->n_nodes; node++)
                     if (tree->kind[node] == kind)
                         report_node(&stages[s], tree, node, values, report);

@@ -20,7 +20,7 @@ enum {
     FIT_ACCEPT_OSL, /* % for each e-fold of output length */
     FIT_PARAMS
 };
-enum { FIT_PATH = 7, FIT_TPOT = 0, FIT_TTFT = 1 };
+enum { FIT_PATH = 8, FIT_TPOT = 0, FIT_TTFT = 1 };
 
 typedef struct fit_row {
     size_t point;

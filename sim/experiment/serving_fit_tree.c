@@ -14,11 +14,12 @@ const unsigned apmw_serving_down_to[SERVING_KINDS] = {
     [SERVING_PLATFORM] = 1U << SERVING_ENGINE | 1U << SERVING_PLATFORM,
     [SERVING_MODEL_PLATFORM] =
         1U << SERVING_ENGINE | 1U << SERVING_MODEL | 1U << SERVING_PLATFORM | 1U << SERVING_MODEL_PLATFORM,
-    [SERVING_MODEL_MONTH] = 1U << SERVING_ENGINE | 1U << SERVING_MODEL | 1U << SERVING_MODEL_MONTH,
-    [SERVING_LEAF] = FIT_ALL_KINDS,
+    [SERVING_MODEL_EPOCH] = 1U << SERVING_ENGINE | 1U << SERVING_MODEL | 1U << SERVING_MODEL_EPOCH,
+    [SERVING_LEAF] = SERVING_KNOWN_KINDS,
+    [SERVING_LAYOUT] = FIT_ALL_KINDS,
 };
 
-/* The label of one kind of node of a row. Returns false when the row has none (no day: no month). */
+/* The label of one kind of node of a row. Returns false when the row has none (no day: no epoch). */
 static bool cut(const serving_label *full, int kind, serving_label *out)
 {
     bool model = kind != SERVING_ENGINE && kind != SERVING_PLATFORM;
@@ -29,21 +30,29 @@ static bool cut(const serving_label *full, int kind, serving_label *out)
         out->draft_tokens = model ? full->draft_tokens : -1;
     if (model)
         memcpy(out->model, full->model, sizeof out->model);
-    if (kind == SERVING_MODEL_PRECISION || kind == SERVING_LEAF)
+    if (kind == SERVING_MODEL_PRECISION || kind == SERVING_LEAF || kind == SERVING_LAYOUT)
         memcpy(out->precision, full->precision, sizeof out->precision);
-    if (kind == SERVING_PLATFORM || kind == SERVING_MODEL_PLATFORM || kind == SERVING_LEAF)
+    if (kind == SERVING_PLATFORM || kind == SERVING_MODEL_PLATFORM || kind == SERVING_LEAF ||
+        kind == SERVING_LAYOUT)
         memcpy(out->platform, full->platform, sizeof out->platform);
-    if (kind == SERVING_MODEL_MONTH || kind == SERVING_LEAF)
-        memcpy(out->month, full->month, sizeof out->month);
-    return (kind != SERVING_MODEL_MONTH && kind != SERVING_LEAF) || full->month[0] != '\0';
+    if (kind == SERVING_MODEL_EPOCH || kind == SERVING_LEAF)
+        memcpy(out->epoch, full->epoch, sizeof out->epoch);
+    if (kind == SERVING_LAYOUT) {
+        out->tp = full->tp;
+        out->moe_ep = full->moe_ep;
+        out->attention_dp = full->attention_dp;
+        return strcmp(full->vendor, "amd") != 0; /* AMD's cells have one layout nearly all */
+    }
+    return (kind != SERVING_MODEL_EPOCH && kind != SERVING_LEAF) || full->epoch[0] != '\0';
 }
 
 static bool same_label(const serving_label *a, const serving_label *b)
 {
     return a->kind == b->kind && a->disagg == b->disagg && a->draft_tokens == b->draft_tokens &&
+           a->tp == b->tp && a->moe_ep == b->moe_ep && a->attention_dp == b->attention_dp &&
            strcmp(a->engine, b->engine) == 0 && strcmp(a->vendor, b->vendor) == 0 && strcmp(a->model, b->model) == 0 &&
            strcmp(a->platform, b->platform) == 0 &&
-           strcmp(a->precision, b->precision) == 0 && strcmp(a->month, b->month) == 0;
+           strcmp(a->precision, b->precision) == 0 && strcmp(a->epoch, b->epoch) == 0;
 }
 
 static apmw_status label_of(const apmw_catalog *catalog, const apmw_predictor *predictor, const apmw_points *points,
@@ -62,14 +71,65 @@ static apmw_status label_of(const apmw_catalog *catalog, const apmw_predictor *p
     apmw_copy(out->model, sizeof out->model, p->model);
     apmw_copy(out->platform, sizeof out->platform, apmw_overhead_platform(p->platform));
     apmw_copy(out->precision, sizeof out->precision, p->precision);
-    /* Builds for AMD parts of the time turned over faster than months: within December 2025 a layer lost up to 60 us. */
-    bool late = strcmp(accelerator->vendor, "amd") == 0 && strlen(p->measured) == 10 &&
-                strcmp(p->measured + 8, "16") >= 0;
-    if (p->measured[0])
-        snprintf(out->month, sizeof out->month, "%.7s-%s", p->measured, late ? "16" : "01");
+    /* Builds for AMD parts of the time turned over faster than months: within December 2025 a layer lost up to 60 us. Others
+     * get their epochs below. */
+    bool amd = strcmp(accelerator->vendor, "amd") == 0;
+    bool late = amd && strlen(p->measured) == 10 && strcmp(p->measured + 8, "16") >= 0;
+    apmw_copy(out->epoch, sizeof out->epoch, p->measured);
+    if (amd && p->measured[0])
+        snprintf(out->epoch, sizeof out->epoch, "%.7s-%s", p->measured, late ? "16" : "01");
     out->draft_tokens = p->speculative && settings ? (int)settings->draft_tokens : 0;
+    out->tp = p->layout[p->disagg].tp;
+    out->moe_ep = p->layout[p->disagg].moe_ep;
+    out->attention_dp = p->layout[p->disagg].attention_dp;
     out->disagg = p->disagg;
     return APMW_OK;
+}
+
+/* Days since 0000-03-01 of yyyy-mm-dd, -1 without a day. */
+static int day_of(const char *text)
+{
+    int y, m, d;
+    if (sscanf(text, "%d-%d-%d", &y, &m, &d) != 3)
+        return -1;
+    y -= m <= 2;
+    m += m <= 2 ? 9 : -3;
+    return 365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + d - 1;
+}
+
+static int earlier(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Runs of an engine and model are batches of days, each with one build of the server: a day that follows the last one by
+ * more than a week begins an epoch, and rows get the first day of theirs. */
+static apmw_status epochs_of(serving_label *labels, size_t n, apmw_error *err)
+{
+    enum { SAME_BUILD_DAYS = 7 };
+    const char **days = calloc(n + 1, sizeof *days);
+    char (*starts)[sizeof labels->epoch] = calloc(n + 1, sizeof *starts);
+    for (size_t i = 0; days && starts && i < n; i++) {
+        size_t n_days = 0;
+        for (size_t j = 0; j < n; j++)
+            if (strcmp(labels[i].engine, labels[j].engine) == 0 && strcmp(labels[i].model, labels[j].model) == 0 &&
+                strcmp(labels[i].vendor, labels[j].vendor) == 0 && day_of(labels[j].epoch) >= 0)
+                days[n_days++] = labels[j].epoch;
+        qsort(days, n_days, sizeof *days, earlier);
+        const char *start = n_days > 0 ? days[0] : "";
+        for (size_t j = 0; j < n_days && strcmp(days[j], labels[i].epoch) <= 0; j++)
+            if (j > 0 && day_of(days[j]) - day_of(days[j - 1]) > SAME_BUILD_DAYS)
+                start = days[j];
+        bool given = strcmp(labels[i].vendor, "amd") == 0;
+        apmw_copy(starts[i], sizeof starts[i],
+                  given ? labels[i].epoch : day_of(labels[i].epoch) >= 0 ? start : "");
+    }
+    for (size_t i = 0; days && starts && i < n; i++)
+        memcpy(labels[i].epoch, starts[i], sizeof starts[i]);
+    apmw_status status = days && starts ? APMW_OK : apmw_error_set(err, APMW_E_NOMEM, "serving fit: out of memory");
+    free(days);
+    free(starts);
+    return status;
 }
 
 static bool same_cell(const apmw_point *a, const apmw_point *b)
@@ -217,6 +277,8 @@ apmw_status apmw_serving_stage_build(const apmw_catalog *catalog, const apmw_pre
             if (label_of(catalog, predictor, points, i, &labels[n_rows], &why) == APMW_OK)
                 rows[n_rows++] = i; /* an unknown platform has no row that could be simulated */
         }
+    if (status == APMW_OK)
+        status = epochs_of(labels, n_rows, err);
     for (size_t i = 0; status == APMW_OK && i < n_rows; i++) {
         bool seen = false;
         serving_label own, other;
@@ -257,7 +319,7 @@ void apmw_serving_stage_free(serving_stage *stage, size_t n_points)
 void apmw_serving_residuals(const fit_tree *tree, const double *x, const fit_row *row, double out[2])
 {
     double total[FIT_PARAMS], predicted[2];
-    apmw_fit_row_total(tree, x, row, FIT_ALL_KINDS, total);
+    apmw_fit_row_total(tree, x, row, SERVING_KNOWN_KINDS, total);
     apmw_fit_row_predict(row, total, predicted);
     for (int m = 0; m < 2; m++)
         out[m] = log(predicted[m]) - row->ln_measured[m];

@@ -7,26 +7,29 @@
 
 enum { SERVING_FOLDS = 5 };
 
-/* Kinds of nodes. Times cross: a platform, a precision and a month of releases shift all their rows alike. */
+/* Kinds of nodes. Times cross: a platform, a precision and an epoch of releases shift all their rows alike. */
 enum {
     SERVING_ENGINE, /* and vendor, and whether disaggregated: the root of a tree */
     SERVING_MODEL,
     SERVING_MODEL_PRECISION,
     SERVING_PLATFORM,
     SERVING_MODEL_PLATFORM,
-    SERVING_MODEL_MONTH,
-    SERVING_LEAF, /* model, platform, precision, month */
+    SERVING_MODEL_EPOCH,
+    SERVING_LEAF, /* model, platform, precision, epoch */
+    SERVING_LAYOUT, /* rows of one layout err alike: what they share is no knowledge of the others, and is not exported */
     SERVING_KINDS
 };
 _Static_assert((int)SERVING_KINDS == (int)FIT_PATH, "a path has one node of each kind");
 /* Kinds that what is known at a kind sums to. */
 extern const unsigned apmw_serving_down_to[SERVING_KINDS];
+enum { SERVING_KNOWN_KINDS = FIT_ALL_KINDS & ~(1 << SERVING_LAYOUT) }; /* what predicts another layout */
 
 /* What a node stands for; "" = any. draft_tokens 0 = any, -1 = speculative of any length. */
 typedef struct serving_label {
     char engine[16], vendor[16], model[32], platform[24], precision[8];
-    char month[12]; /* first day of a period of releases, yyyy-mm-dd */
+    char epoch[12]; /* first day of the runs of one build, yyyy-mm-dd */
     int draft_tokens;
+    int tp, moe_ep, attention_dp; /* of a layout's node, else 0 */
     bool disagg;
     int kind;
 } serving_label;

@@ -156,8 +156,7 @@ static apmw_status size_pools(apmw_predictor *p, apmw_error *err)
                 continue;
             }
             /* Windows and compressed layers are priced at the length that a request has in the end. */
-            double context = point->ratio < 1 ? (1 + point->ratio) / 2 * (double)(point->isl + point->osl)
-                                              : (double)(point->isl + point->osl);
+            double context = (1 + point->ratio) / 2 * (point->prompt_scale * (double)point->isl + (double)point->osl);
             apmw_error why = {.status = APMW_OK};
             apmw_status status = apmw_kv_pool_tokens(p->catalog, &d->spec, role->settings.kv_memory_fraction, context,
                                                      &role->kv_tokens, &role->weight_bytes, &why);
@@ -348,7 +347,7 @@ static apmw_status fill_platform(const apmw_predictor *p, const apmw_point *poin
     run->power = power && platform->power.tdp_w > 0 ? &platform->power : NULL;
     run->kv_bytes_per_s = transfer_rate(accelerator);
     double element = strcmp(run->point->settings[1].kv_dtype, "bf16") == 0 ? 2 : 1;
-    double tokens = (double)point->isl;
+    double tokens = point->prompt_scale * (double)point->isl;
     run->kv_bytes_per_token = apmw_llm_kv_bytes(llm, tokens, run->point->layout[1].tp, element) / tokens;
     return APMW_OK;
 }

@@ -193,7 +193,8 @@ apmw_status apmw_predict_simulate(const predict_run *run, apmw_prediction *out, 
     for (size_t i = 0; i < n_engines; i++)
         engines[i] = run->engine[i < (size_t)run->workers[0] ? 0 : 1];
     /* One millisecond between the end of a request and the next: the client's own work; so it misses the running step. */
-    const apmw_fixed_loop client = {.slots = p->concurrency, .n_requests = run->n_requests, .isl = p->isl,
+    const apmw_fixed_loop client = {.slots = p->concurrency, .n_requests = run->n_requests,
+                                    .isl = llround(p->prompt_scale * (double)p->isl),
                                     .osl = p->osl, .ratio = p->ratio, .seed = 0, .gap_ns = 1000000};
     status = open_books(&b, run, err);
     if (status == APMW_OK && p->disagg) {
