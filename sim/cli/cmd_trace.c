@@ -17,7 +17,7 @@ typedef struct options {
     size_t n_words;
     const char *from, *note, *range;
     uint64_t count, seed, block, max_turns, max_context, sample;
-    bool output_cached;
+    bool output_cached, assume_outputs;
 } options;
 
 enum {
@@ -30,7 +30,8 @@ enum {
     OPT_RANGE,
     OPT_TURNS,
     OPT_CONTEXT,
-    OPT_SAMPLE
+    OPT_SAMPLE,
+    OPT_ASSUME
 };
 
 static const struct argp_option option_list[] = {
@@ -38,6 +39,7 @@ static const struct argp_option option_list[] = {
     {"block", OPT_BLOCK, "N", 0, "stats: tokens a cache block (default: the trace's own)", 2},
     {"output-cached", OPT_CACHED, NULL, 0, "stats: outputs with identity stay in the cache", 2},
     {"note", OPT_NOTE, "TEXT", 0, "convert, slice: the note to write", 3},
+    {"assume-outputs", OPT_ASSUME, NULL, 0, "convert: appends begin with the output before (traces of block ids)", 3},
     {"count", OPT_COUNT, "N", 0, "synth: trajectories (default 4000)", 4},
     {"seed", OPT_SEED, "N", 0, "synth, slice --sample: seed (default 1)", 4},
     {"range", OPT_RANGE, "A:B", 0, "slice: trajectories A to B - 1, counted from 0", 5},
@@ -87,6 +89,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_CONTEXT:
         o->max_context = count_of(arg, state);
+        return 0;
+    case OPT_ASSUME:
+        o->assume_outputs = true;
         return 0;
     case OPT_SAMPLE:
         o->sample = count_of(arg, state);
@@ -265,7 +270,15 @@ static int convert(apmw_cli *cli, const options *o)
     int code = load(cli, o, o->words[0], &trace);
     if (code != APMW_OK)
         return code;
-    code = save(cli, o, &trace);
+    apmw_error err = {0};
+    int64_t changed = 0;
+    if (o->assume_outputs && apmw_trace_assume_outputs(&trace, &changed, &err) != APMW_OK) {
+        code = apmw_cli_fail(cli, &err);
+    } else {
+        code = save(cli, o, &trace);
+    }
+    if (code == APMW_OK && o->assume_outputs)
+        apmw_cli_log(cli, APMW_LOG_INFO, "%lld turns are taken to repeat the output before them", (long long)changed);
     apmw_trace_free(&trace);
     return code;
 }

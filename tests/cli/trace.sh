@@ -40,6 +40,9 @@ content() { "$apmw" trace info "$1" --format csv | tail -1 | cut -d, -f8; }
 first=$(content "$samples/formats/weka-0277.json.zst")
 "$apmw" trace convert "$samples/formats/weka-0277.json.zst" -o "$dir/a.jsonl" || fail convert
 "$apmw" trace convert "$dir/a.jsonl" -o "$dir/b.h5" || fail convert
+grep -q shared_out "$dir/a.jsonl" && fail "ids of blocks cannot tell outputs"
+expect 0 "turns are taken to repeat the output" "$apmw" --log-level info trace convert "$dir/a.jsonl" --assume-outputs -o "$dir/outputs.jsonl"
+grep -q shared_out "$dir/outputs.jsonl" || fail "no output is taken to recur"
 "$apmw" trace convert "$dir/b.h5" -o "$dir/c.jsonl.zst" || fail convert
 for file in a.jsonl b.h5 c.jsonl.zst; do
     [ "$(content "$dir/$file")" = "$first" ] || fail "$file has other content than the original"

@@ -96,6 +96,12 @@ typedef struct apmw_trace_part {
 apmw_status apmw_trace_slice(const apmw_trace *trace, const apmw_trace_part *part, apmw_trace *out,
                              apmw_error *err);
 
+/* Traces of block ids (Weka) cannot tell a turn's output from new input. This takes every append to the previous turn of a
+ * lane (all whole blocks of its prompt are repeated) that adds at least as many tokens as that turn wrote to begin with its
+ * whole prompt and its whole output: shared_in and shared_out become n_in and n_out of the parent. An assumption, not
+ * something that was recorded. *changed: how many turns. */
+apmw_status apmw_trace_assume_outputs(apmw_trace *trace, int64_t *changed, apmw_error *err);
+
 typedef struct apmw_dist {
     double n, mean, p5, p10, p25, p50, p75, p90, p95, p99, min, max;
 } apmw_dist;
