@@ -31,7 +31,9 @@ apmw_status apmw_kv_pool_tokens(apmw_catalog *catalog, const apmw_serving_spec *
     double pool = !strcmp(meaning, "rest") ? (memory - weights - reserve) * share : memory * share - weights - reserve;
     double element = strcmp(ctx.kv, "fp8") ? 2 : 1;
     context = context > 0 ? context : 1;
-    double per_token = apmw_llm_kv_bytes(ctx.llm, context, ctx.layout.tp, element) * apmw_compose_latent_scale(&ctx) / context;
+    const double bytes = spec->kv_all_windows ? apmw_llm_kv_bytes_all_windows(ctx.llm, context, ctx.layout.tp, element)
+                                              : apmw_llm_kv_bytes(ctx.llm, context, ctx.layout.tp, element);
+    double per_token = bytes * apmw_compose_latent_scale(&ctx) / context;
     *weight_bytes = weights;
     *tokens = pool > 0 ? floor(pool / per_token) : 0;
     if (pool <= 0) {

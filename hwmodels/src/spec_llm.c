@@ -242,13 +242,28 @@ double apmw_terms_at(const apmw_term *terms, int n, double context)
     return sum;
 }
 
-double apmw_llm_kv_bytes(const apmw_llm_spec *llm, double context, int tp, double element)
+static double kv_bytes(const apmw_llm_spec *llm, double context, int tp, double element, bool all_windows)
 {
-    double bytes = apmw_terms_at(llm->kv_resident, llm->n_kv_resident, context);
+    double bytes = 0.0;
+    for (int i = 0; i < llm->n_kv_resident; i++) {
+        const apmw_term *t = &llm->kv_resident[i];
+        const double entries = context / t->div;
+        bytes += t->layers * t->per_entry * (all_windows ? entries : fmin(entries, t->cap));
+    }
     if (llm->kv_bytes_per_element_stated > 0.0) {
         if (element > 0.0)
             bytes *= element / llm->kv_bytes_per_element_stated;
         bytes /= (double)(tp < llm->kv_heads ? tp : llm->kv_heads);
     }
     return bytes + llm->kv_state_bytes;
+}
+
+double apmw_llm_kv_bytes(const apmw_llm_spec *llm, double context, int tp, double element)
+{
+    return kv_bytes(llm, context, tp, element, false);
+}
+
+double apmw_llm_kv_bytes_all_windows(const apmw_llm_spec *llm, double context, int tp, double element)
+{
+    return kv_bytes(llm, context, tp, element, true);
 }

@@ -136,6 +136,14 @@ static apmw_status compile(apmw_catalog *catalog, double frontend_scale, double 
     if (status == APMW_OK) {
         status = apmw_compose(catalog, &out->spec, &out->overhead, &out->cost, &report, err);
     }
+    /* Which of the two a server of the day does is not known, so the other one is at hand for the interval. */
+    if (status == APMW_OK) {
+        apmw_serving_spec all = out->spec;
+        all.kv_all_windows = true;
+        double tokens = 0.0, weights = 0.0;
+        status = apmw_kv_pool_tokens(catalog, &all, memory_fraction, context, &tokens, &weights, err);
+        out->kv_blocks_all_windows = (int64_t)floor(tokens / (double)out->engine.block_tokens);
+    }
     out->n_borrowed = report.n_borrowed;
     apmw_buf_append(&out->rows, report.rows.data == NULL ? "" : report.rows.data, report.rows.length);
     apmw_compose_report_free(&report);
@@ -186,6 +194,7 @@ apmw_status apmw_deployment_build_role(apmw_catalog *catalog, const apmw_scenari
     apmw_point point;
     make_spec(scenario, node, llm, engine, role, &choice->layout, &point);
     apmw_point_spec(&point, role, &point.settings[0], &out->spec);
+    out->spec.kv_all_windows = scenario->kv_all_windows;
     apmw_copy(out->name, sizeof out->name, choice->name);
     out->spec.draft_tokens = scenario->draft_tokens > 0 ? scenario->draft_tokens : 0;
     double memory_fraction = (double)NAN;

@@ -113,7 +113,7 @@ static apmw_status read_speculation(const apmw_json_cur *root, apmw_scenario *s,
 static apmw_status read_settings(const apmw_json_cur *root, apmw_scenario *s, apmw_error *err)
 {
     static const char *const KEYS[] = {"max_num_seqs", "max_num_batched_tokens", "block_tokens", "recv_interval",
-                                       "frontend_scale", "prefix_caching", NULL};
+                                       "frontend_scale", "prefix_caching", "kv_all_windows", NULL};
     apmw_json_cur item;
     bool present;
     apmw_status status = apmw_scenario_opt_object(root, "engine_settings", KEYS, &item, &present, err);
@@ -124,6 +124,7 @@ static apmw_status read_settings(const apmw_json_cur *root, apmw_scenario *s, ap
         READ(apmw_scenario_opt_count(&item, "recv_interval", 0, 100000, &s->recv_interval, err));
         READ(apmw_json_opt_double(&item, "frontend_scale", 0.0, 1000.0, &s->frontend_scale, err));
         READ(apmw_json_opt_bool(&item, "prefix_caching", &s->prefix_caching, err));
+        READ(apmw_json_opt_bool(&item, "kv_all_windows", &s->kv_all_windows, err));
     }
     return status;
 }
@@ -301,6 +302,9 @@ void apmw_scenario_write(const apmw_scenario *scenario, apmw_buf *out)
     apmw_json_int(&w, "recv_interval", s->recv_interval);
     apmw_json_double(&w, "frontend_scale", s->frontend_scale);
     apmw_json_bool(&w, "prefix_caching", s->prefix_caching);
+    if (s->kv_all_windows) {
+        apmw_json_bool(&w, "kv_all_windows", true);
+    }
     apmw_json_end_object(&w);
     apmw_json_string(&w, "routing", ROUTINGS[s->routing]);
     apmw_scenario_write_pools(s, &w);

@@ -26,6 +26,7 @@ typedef struct apmw_serving_spec {
     char role[12];       /* "", "prefill", "decode": disaggregated workers carry other overheads */
     apmw_layout layout;
     int draft_tokens;
+    bool kv_all_windows; /* sizes the KV pool by apmw_llm_kv_bytes_all_windows */
 } apmw_serving_spec;
 
 /* Engine overhead: fitted on serving points, kept in hwmodels/engines.h5. */

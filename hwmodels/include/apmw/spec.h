@@ -83,5 +83,8 @@ double apmw_terms_at(const apmw_term *terms, int n, double context);
  * latent KV is replicated, grouped-query KV is split over min(tp, kv_heads). element = bytes an element of
  * grouped-query KV (1 fp8, 2 bf16). Includes kv_state_bytes. */
 double apmw_llm_kv_bytes(const apmw_llm_spec *llm, double context, int tp, double element);
+/* The same where the engine keeps the entries of sliding-window layers at every position, not those of the last window
+ * alone: what a prefix cache holds when a later prompt may end anywhere in it. */
+double apmw_llm_kv_bytes_all_windows(const apmw_llm_spec *llm, double context, int tp, double element);
 
 #endif

@@ -57,6 +57,7 @@ typedef struct apmw_scenario {
     int recv_interval;
     double frontend_scale;   /* on the fitted front-end time per prompt token: 1/n for n front ends that share the load */
     bool prefix_caching;
+    bool kv_all_windows;     /* cached prompts keep sliding-window KV at every position */
     apmw_routing routing;
     bool disaggregated;
     apmw_pool_scenario pools[APMW_POOLS];
@@ -114,6 +115,7 @@ struct apmw_deployment {
     apmw_step_cost *cost;        /* owned */
     apmw_engine_config engine;   /* of every replica */
     double kv_tokens;            /* of one rank */
+    int64_t kv_blocks_all_windows; /* engine.kv_blocks if windows were kept at every position; 0 = no room for a block */
     double weight_bytes;         /* of one accelerator */
     apmw_power_params power;
     double peak_flop_per_s, hbm_bytes_per_s;
