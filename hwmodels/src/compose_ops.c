@@ -190,7 +190,36 @@ static apmw_status add_alltoall(const compose_context *ctx, compose_ops *ops, ap
         apmw_query_number(&q, "moe_ep_size", ep);
         apmw_query_text(&q, "distribution", "balanced");
         apmw_query_var(&q, "num_tokens", 0, 1);
-        st = add_op(ctx, ops, "alltoall", "comm_trtllm_alltoall", ctx->moe, m->moe_layers, ARG_RANK_TOKENS, &q, err);
+        st = add_op(ctx, ops, i == 2 ? "combine" : "alltoall", "comm_trtllm_alltoall", ctx->moe, m->moe_layers, ARG_RANK_TOKENS, &q, err);
+    }
+    return st;
+}
+
+/* DeepEP: dispatch and combine in one row, at the tokens of one rank; the rules name the mode. The tables were measured
+ * inside one node: the bytes of a rank are those of any width, 7/8 or more of them remote. */
+static apmw_status add_deepep(const compose_context *ctx, compose_ops *ops, apmw_error *err)
+{
+    const apmw_llm_spec *m = ctx->llm;
+    query q = {.n = 0};
+    apmw_query_number(&q, "hidden_size", m->hidden);
+    apmw_query_number(&q, "num_topk", m->topk);
+    apmw_query_number(&q, "num_experts", m->experts);
+    apmw_query_var(&q, "num_token", 0, 1);
+    return add_op(ctx, ops, "deepep", "comm_wideep_deepep_ll", ctx->moe, m->moe_layers, ARG_RANK_TOKENS, &q, err);
+}
+
+/* All ranks' tokens gathered before the experts, their sums scattered after. */
+static apmw_status add_gather_scatter(const compose_context *ctx, compose_ops *ops, double count, apmw_error *err)
+{
+    static const char *const halves[] = {"all_gather", "reduce_scatter"};
+    apmw_status st = APMW_OK;
+    for (int i = 0; i < 2 && !st; i++) {
+        query q = {.n = 0};
+        apmw_query_text(&q, "op_name", halves[i]);
+        apmw_query_text(&q, "nccl_dtype", "half");
+        apmw_query_number(&q, "num_gpus", ctx->gpus);
+        apmw_query_var(&q, "message_size", 0, ctx->llm->hidden);
+        st = add_op(ctx, ops, "gather_scatter", "comm_nccl", "half", count, ARG_TOTAL_TOKENS, &q, err);
     }
     return st;
 }
@@ -230,13 +259,17 @@ static apmw_status add_collectives(const compose_context *ctx, compose_ops *ops,
     if (st || exchanges == 0) {
         return st;
     }
-    double wide = 9, deepep = 0;
+    double wide = 9, deepep = 0, gather = 0;
     if ((st = apmw_rule_number(ctx, "models", "alltoall_from_gpus", 9, &wide, err)) ||
-        (st = apmw_rule_number(ctx, "models", "deepep", 0, &deepep, err))) {
+        (st = apmw_rule_number(ctx, "models", "deepep", 0, &deepep, err)) ||
+        (st = apmw_rule_number(ctx, "models", "gather_scatter", 0, &gather, err))) {
         return st;
     }
     if (deepep > 0 && l->moe_ep >= 2) {
         return add_deepep(ctx, ops, err);
+    }
+    if (gather > 0) {
+        return add_gather_scatter(ctx, ops, exchanges, err);
     }
     /* One exchange a MoE layer, priced as one all-reduce of all ranks' tokens (hwmodels/ACCURACY.md). */
     return ctx->gpus >= (int)wide && l->moe_ep >= 2 ? add_alltoall(ctx, ops, err)
