@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Capacity of a deployment at a tier, from a book of trials that never runs one twice. */
-#include "apmw/experiment.h"
+#include "study_private.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -11,8 +11,6 @@
 
 /* Populations beyond this are not looked at. AgentPerf's assignment files cover 20,000 users. */
 enum { LIMIT = 20000 };
-/* Growth of a search that begins at a guess. */
-static const double STEP = 1.15;
 
 struct apmw_trial_book {
     apmw_trial_config config;
@@ -126,6 +124,30 @@ static apmw_status passes(void *self, int64_t n, bool *out, apmw_error *err)
     return status;
 }
 
+double apmw_study_ln_margin(const apmw_trial_result *trial, const apmw_tier *tier, size_t t, double ttft_scale)
+{
+    const apmw_verdict *v = &trial->verdict[t];
+    double margin = (double)INFINITY;
+    for (int i = 0; i < tier->n_criteria; i++) {
+        const bool time = tier->criteria[i].metric == APMW_SLO_TTFT;
+        const double limit = tier->criteria[i].limit;
+        margin = fmin(margin, time ? limit / (v->value[i] * ttft_scale) : v->value[i] / limit);
+    }
+    return log(fmin(2.0, isfinite(margin) ? fmax(0.5, margin) : margin > 0.0 ? margin : 0.5));
+}
+
+static apmw_status margin(void *self, int64_t n, double *ln_margin, bool *out, apmw_error *err)
+{
+    const search *s = self;
+    const apmw_trial_result *trial = NULL;
+    const apmw_status status = trial_at(s->book, n, s->tier, &trial, err);
+    if (status == APMW_OK) {
+        *out = passes_scaled(s->book, trial, s->tier, s->ttft_scale);
+        *ln_margin = apmw_study_ln_margin(trial, &s->book->config.tiers[s->tier], s->tier, s->ttft_scale);
+    }
+    return status;
+}
+
 apmw_status apmw_trial_book_passes(apmw_trial_book *book, size_t tier, int64_t n, bool *out, apmw_error *err)
 {
     search s = {.book = book, .tier = tier, .ttft_scale = 1.0};
@@ -207,9 +229,8 @@ apmw_status apmw_capacity_search(apmw_trial_book *book, size_t tier, int64_t gue
 {
     *out = (apmw_capacity){0};
     search s = {.book = book, .tier = tier, .ttft_scale = ttft_scale};
-    apmw_status status =
-        apmw_bracket_search(passes, &s, guess > 0 ? guess : 2, guess > 0 ? STEP : 2.0, LIMIT, resolution, &out->bracket,
-                            err);
+    apmw_status status = guess > 0 ? apmw_margin_search(margin, &s, guess, LIMIT, resolution, &out->bracket, err)
+                                   : apmw_bracket_search(passes, &s, 2, 2.0, LIMIT, resolution, &out->bracket, err);
     const apmw_trial_result *trial = NULL;
     if (status == APMW_OK && out->bracket.pass > 0) {
         status = trial_at(book, out->bracket.pass, tier, &trial, err);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* How far a capacity may be off, by source:
- * - step time and TTFT of the fit: the search is repeated with all steps 1.645 sd slower and faster, and with TTFT
- *   scaled likewise (a monotone function of one normal variable has its 5 % and 95 % quantiles there);
- * - seed and trace: with other seeds, and with trajectories drawn with replacement, up to three populations near the point
- *   are run, and the one whose margin to the limits would be 1 is found by secants in ln margin over ln population (a
- *   search to one agent would cost several times more and say no more about a spread);
+/* How far a capacity may be off, by source. For each variation the population at which the margin to the limits would be 1
+ * is found by secants in ln margin over ln population, from where the slope at the point says it is (a search to one agent
+ * would cost several times more and say no more about a spread):
+ * - step time and TTFT of the fit: all steps 1.645 sd slower and faster, and TTFT scaled likewise (a monotone function of
+ *   one normal variable has its 5 % and 95 % quantiles there);
+ * - seed and trace: other seeds, and trajectories drawn with replacement;
  * - acceptance of drafted tokens: the curves are single-turn; in agent replays it was seen far lower (Kimi-K3 DSpark 1.18
- *   to 1.68 tokens a step against 3.84, InferenceX perf-changelog). The lower end is a search with LEAST_ACCEPTED of it;
+ *   to 1.68 tokens a step against 3.84, InferenceX perf-changelog). The lower end is LEAST_ACCEPTED of it;
  * - power: the sd that its fit carries, for agents per megawatt only.
  * Sources are independent and small enough to add in quadrature on the ln scale. */
 #include "study_private.h"
@@ -21,8 +21,11 @@ static const double Z90 = 1.6448536269514722;
 /* Share of the curve's extra tokens a step that agents may be left with: an assumption, between the one live observation
  * (0.06 to 0.24, of another kind of draft) and the curve. */
 static const double LEAST_ACCEPTED = 0.6;
-/* Brackets of repeated searches, relative: well below the widths that they measure. */
-static const double VARIED = 0.03;
+/* A crossing is known when the next step to it, or what is left between a pass and a fail, is no longer than this (ln). */
+static const double NEAR = 0.02;
+/* The same for seeds and samples, of which a spread is taken: the last step, by a slope that is known to a third, may be
+ * off by a third of it. */
+static const double NEAR_OF_SAMPLES = 0.03;
 
 /* Trajectories drawn with replacement; items are shared with `trace`. */
 static apmw_status resampled(const apmw_trace *trace, uint64_t seed, apmw_trace *out, apmw_error *err)
@@ -39,106 +42,160 @@ static apmw_status resampled(const apmw_trace *trace, uint64_t seed, apmw_trace 
     return APMW_OK;
 }
 
-static apmw_status vary_search(const apmw_study_config *config, const apmw_study_row *row, size_t tier,
-                               double time_scale, double ttft_scale, double acceptance_scale, study_shift *out, int64_t *trials, int64_t *turns,
-                               apmw_error *err)
+/* ln margin of a trial; a population that fails outright counts as missing by half, one that was given up as failing. */
+static double ln_margin(const apmw_trial_config *config, const apmw_trial_result *trial, size_t tier, double ttft_scale)
 {
-    apmw_trial_config trial = apmw_study_trial_config(config, row->deployment);
-    trial.time_scale = time_scale;
-    trial.acceptance_scale = acceptance_scale;
-    apmw_trial_book *book = apmw_trial_book_create(&trial);
-    if (book == NULL) {
-        return apmw_error_set(err, APMW_E_NOMEM, "out of memory");
+    const apmw_verdict *v = &trial->verdict[tier];
+    const double margin = apmw_study_ln_margin(trial, &config->tiers[tier], tier, ttft_scale);
+    if (trial->gave_up) {
+        return fmin(margin, -NEAR);
     }
-    apmw_capacity capacity;
-    /* Time enters capacity at least linearly: a good place to begin. */
-    const int64_t guess = (int64_t)floor((double)row->capacity.agents / time_scale);
-    const apmw_status status =
-        apmw_capacity_search(book, tier, guess > 1 ? guess : 1, VARIED, ttft_scale, &capacity, err);
-    *trials += (int64_t)apmw_trial_book_count(book);
-    for (size_t i = 0; i < apmw_trial_book_count(book); i++) {
-        *turns += apmw_trial_book_at(book, i)->n_turns;
-    }
-    if (status == APMW_OK) {
-        /* No agent at all counts as a quarter of one: the interval then reaches down to about zero. */
-        const double agents = capacity.agents > 0 ? (double)capacity.agents : 0.25;
-        const double watts = capacity.agents > 0 ? capacity.at_pass.energy.mean_w : row->watts_per_accelerator;
-        out->ln_agents = log(agents / (double)row->capacity.agents);
-        out->ln_agents_per_w = out->ln_agents - log(watts / row->watts_per_accelerator);
-    }
-    apmw_trial_book_free(book);
-    return status;
+    const bool failed = (double)v->n_failed > config->rules->max_failed_share * (double)v->n_measured;
+    return !v->valid || v->n_measured == 0 || failed ? log(0.5) : margin;
 }
 
-/* ln margin of a trial; a population that fails outright counts as missing by half. */
-static double ln_margin(const apmw_trial_result *trial, size_t tier)
+/* A population, as ln of its share of the point's, with its ln margin. */
+typedef struct sight {
+    double x, y;
+    bool known, whole; /* whole: the phase was not given up */
+} sight;
+
+/* One variation on its way: the nearest pass and fail, and the last population looked at. */
+typedef struct crossing {
+    apmw_trial_config trial;
+    size_t tier;
+    double agents, ttft_scale, slope, near, width; /* width: from pass to fail before the last look; NaN = open */
+    double origin; /* ln of where the point's own margin is 1, relative to its agents */
+    int looks; /* at most */
+    sight pass, fail, last;
+    double watts; /* of the last whole phase */
+    int64_t trials, turns;
+} crossing;
+
+static void take(crossing *c, double x, const apmw_trial_result *result)
 {
-    const double margin = trial->verdict[tier].margin;
-    return isfinite(margin) && margin > 0.5 ? log(margin) : log(0.5);
+    const sight now = {x, ln_margin(&c->trial, result, c->tier, c->ttft_scale), true, !result->gave_up};
+    if (c->last.known && fabs(now.x - c->last.x) > NEAR) {
+        c->slope = apmw_margin_slope((now.y - c->last.y) / (now.x - c->last.x));
+    }
+    c->last = now;
+    if (now.y >= 0.0 && (!c->pass.known || now.x > c->pass.x)) {
+        c->pass = now;
+    } else if (now.y < 0.0 && (!c->fail.known || now.x < c->fail.x)) {
+        c->fail = now;
+    }
+    c->watts = now.whole ? result->energy.mean_w : c->watts;
 }
 
-/* Slope of ln margin over ln population between two trials, within what a deployment can show: margins fall with the
- * population, by a third of it at least and steeply where a pool overflows. */
-static double bounded_slope(double slope)
+/* Where the margin would be 1: between a pass and the fail above it, in the middle when the last look left more than half
+ * (a pool that overflows makes a cliff); or along the slope, by no more than a factor of 1.6. */
+static double aim(crossing *c)
 {
-    return isnan(slope) || slope > -0.3 ? -0.3 : slope < -10.0 ? -10.0 : slope;
+    if (c->pass.known && c->fail.known && c->pass.x < c->fail.x) {
+        const double width = c->fail.x - c->pass.x;
+        const bool slow = width > 0.5 * c->width;
+        c->width = width;
+        return c->pass.x + (slow ? 0.5 : c->pass.y / (c->pass.y - c->fail.y)) * width;
+    }
+    return c->last.x - fmax(-0.47, fmin(0.47, c->last.y / c->slope));
 }
 
-enum { SECANTS = 3 };
-
-/* ln of the population at which the margin is 1, relative to the point's. */
-static apmw_status crossing(apmw_trial_config *trial, size_t tier, int64_t agents, double *ln_shift, double *watts,
-                            int64_t *trials, int64_t *turns, apmw_error *err)
+/* ln of the population at which the margin is 1, relative to the point's. `next`: where to look first unless a population
+ * is known already. No agent at all counts as a quarter of one: the interval then reaches down to about zero. */
+static apmw_status cross(crossing *c, double next, double *ln_shift, apmw_error *err)
 {
-    double x[SECANTS], y[SECANTS], slope = -1.0, next = 0.0;
-    for (int i = 0; i < SECANTS; i++) {
-        trial->n_agents = llround((double)agents * exp(next));
-        trial->n_agents = trial->n_agents < 1 ? 1 : trial->n_agents;
+    for (int i = 0; i < c->looks; i++) {
+        const int64_t n = llround(c->agents * exp(next));
+        c->trial.n_agents = n < 1 ? 1 : n;
         apmw_trial_result result;
-        const apmw_status status = apmw_trial_run(trial, &result, err);
+        const apmw_status status = apmw_trial_run(&c->trial, &result, err);
         if (status != APMW_OK) {
             return status;
         }
-        *trials += 1;
-        *turns += result.n_turns;
-        *watts = result.energy.mean_w;
-        x[i] = log((double)trial->n_agents / (double)agents);
-        y[i] = ln_margin(&result, tier);
-        if (i > 0 && fabs(x[i] - x[i - 1]) > 1e-9) {
-            slope = bounded_slope((y[i] - y[i - 1]) / (x[i] - x[i - 1]));
+        c->trials++;
+        c->turns += result.n_turns;
+        const double x = log((double)c->trial.n_agents / c->agents);
+        take(c, x, &result);
+        if (c->trial.n_agents == 1 && c->last.y < 0.0) {
+            next = log(0.25 / c->agents);
+            break;
         }
-        /* No step beyond a factor of 1.6: slopes change where a pool overflows. */
-        next = x[i] - fmax(-0.47, fmin(0.47, y[i] / slope));
-        const bool same = llround((double)agents * exp(next)) == trial->n_agents;
-        if (same || fabs(y[i]) < 0.005 || (i > 0 && (y[i] < 0.0) != (y[i - 1] < 0.0))) {
-            break; /* here, or between the last two */
+        next = aim(c);
+        const bool closed = c->pass.known && c->fail.known && fabs(c->fail.x - c->pass.x) <= c->near;
+        const bool same = llround(c->agents * exp(next)) == c->trial.n_agents;
+        if (closed || (c->last.whole && (same || fabs(next - x) <= c->near))) {
+            break;
         }
     }
     *ln_shift = next;
     return APMW_OK;
 }
 
-static apmw_status vary_sample(const apmw_study_config *config, const apmw_study_row *row, size_t tier,
-                               study_variation variation, study_shift *out, int64_t *trials, int64_t *turns,
+static crossing begin(const apmw_study_config *config, const apmw_study_row *row, size_t tier)
+{
+    crossing c = {.trial = apmw_study_trial_config(config, row->deployment), .tier = tier, .ttft_scale = 1.0};
+    c.near = NEAR;
+    c.looks = 5;
+    c.width = (double)NAN;
+    c.trial.give_up_tier = (int)tier;
+    c.agents = (double)row->capacity.agents;
+    c.origin = log(apmw_study_crossing(&row->capacity, &config->tiers[tier], tier) / c.agents);
+    c.slope = apmw_margin_slope(isnan(row->ln_slope) ? -1.0 : row->ln_slope);
+    c.watts = row->watts_per_accelerator;
+    return c;
+}
+
+static void report(const crossing *c, const apmw_study_row *row, double ln_shift, study_shift *out, int64_t *trials,
+                   int64_t *turns)
+{
+    out->ln_agents = ln_shift - c->origin;
+    out->ln_agents_per_w = out->ln_agents - log(c->watts / row->watts_per_accelerator);
+    *trials += c->trials;
+    *turns += c->turns;
+}
+
+/* A token takes `longer` times as long: along the slope of the margin that says where to look first. */
+static apmw_status vary_time(crossing *c, double longer, double *ln_shift, apmw_error *err)
+{
+    return cross(c, fmax(-0.7, fmin(0.7, log(longer) / c->slope)), ln_shift, err);
+}
+
+/* The same trials with TTFT scaled: what the point's own bracket shows needs no further one. */
+static apmw_status vary_ttft(crossing *c, const apmw_study_row *row, double scale, double *ln_shift, apmw_error *err)
+{
+    c->ttft_scale = scale;
+    const apmw_capacity *point = &row->capacity;
+    if (point->bracket.fail > 0) {
+        take(c, log((double)point->bracket.fail / c->agents), &point->at_fail);
+    }
+    c->last.known = false; /* a bracket of a percent shows no slope */
+    take(c, 0.0, &point->at_pass);
+    *ln_shift = c->origin;
+    if (c->pass.known && (c->fail.known || point->bracket.fail == 0)) {
+        return APMW_OK;
+    }
+    if (c->pass.known) { /* both ends pass now: on from the upper one */
+        c->last = c->pass;
+    }
+    return cross(c, aim(c), ln_shift, err);
+}
+
+static apmw_status vary_sample(crossing *c, const apmw_study_config *config, study_variation variation, double *ln_shift,
                                apmw_error *err)
 {
-    apmw_trial_config trial = apmw_study_trial_config(config, row->deployment);
-    trial.give_up_tier = -1;
-    apmw_trace sample = {0};
-    if (variation >= STUDY_TRACE_1) {
-        const apmw_status status = resampled(config->trace, config->scenario->seed + (uint64_t)variation, &sample, err);
-        if (status != APMW_OK) {
-            return status;
-        }
-        trial.trace = &sample;
-    } else {
-        trial.seed = apmw_rng_key(config->scenario->seed, "other seed", (uint64_t)variation, 0);
+    c->near = NEAR_OF_SAMPLES;
+    c->looks = 4;
+    if (variation < STUDY_TRACE_1) {
+        c->trial.seed = apmw_rng_key(config->scenario->seed, "other seed", (uint64_t)variation, 0);
+        return cross(c, 0.0, ln_shift, err);
     }
-    double watts = row->watts_per_accelerator;
-    const apmw_status status =
-        crossing(&trial, tier, row->capacity.agents, &out->ln_agents, &watts, trials, turns, err);
+    apmw_trace sample = {0};
+    apmw_status status = resampled(config->trace, config->scenario->seed + (uint64_t)variation, &sample, err);
+    if (status == APMW_OK) {
+        c->trial.trace = &sample;
+        status = cross(c, 0.0, ln_shift, err);
+    }
     free(sample.items);
-    out->ln_agents_per_w = out->ln_agents - log(watts / row->watts_per_accelerator);
     return status;
 }
 
@@ -146,26 +203,33 @@ apmw_status apmw_study_vary(const apmw_study_config *config, size_t tier, const 
                             study_variation variation, study_shift *out, int64_t *trials, int64_t *turns,
                             apmw_error *err)
 {
-    const double time = Z90 * row->deployment->overhead.ln_sd_time;
-    const double ttft = Z90 * row->deployment->overhead.ln_sd_ttft;
+    const double time = exp(Z90 * row->deployment->overhead.ln_sd_time);
+    const double ttft = exp(Z90 * row->deployment->overhead.ln_sd_ttft);
+    const double accepted = row->deployment->engine.acceptance_length;
+    crossing c = begin(config, row, tier);
+    double shift = c.origin;
+    apmw_status status = APMW_OK;
     switch (variation) {
     case STUDY_SLOWER:
-        return vary_search(config, row, tier, exp(time), 1.0, 1.0, out, trials, turns, err);
     case STUDY_FASTER:
-        return vary_search(config, row, tier, exp(-time), 1.0, 1.0, out, trials, turns, err);
+        c.trial.time_scale = variation == STUDY_SLOWER ? time : 1.0 / time;
+        status = vary_time(&c, c.trial.time_scale, &shift, err);
+        break;
     case STUDY_TTFT_LONGER:
-        return vary_search(config, row, tier, 1.0, exp(ttft), 1.0, out, trials, turns, err);
     case STUDY_TTFT_SHORTER:
-        return vary_search(config, row, tier, 1.0, exp(-ttft), 1.0, out, trials, turns, err);
+        status = vary_ttft(&c, row, variation == STUDY_TTFT_LONGER ? ttft : 1.0 / ttft, &shift, err);
+        break;
     case STUDY_LESS_ACCEPTED:
-        if (row->deployment->spec.draft_tokens == 0) {
-            *out = (study_shift){0};
-            return APMW_OK;
+        if (row->deployment->spec.draft_tokens > 0) {
+            c.trial.acceptance_scale = LEAST_ACCEPTED;
+            status = vary_time(&c, accepted / (1.0 + (accepted - 1.0) * LEAST_ACCEPTED), &shift, err);
         }
-        return vary_search(config, row, tier, 1.0, 1.0, LEAST_ACCEPTED, out, trials, turns, err);
+        break;
     default:
-        return vary_sample(config, row, tier, variation, out, trials, turns, err);
+        status = vary_sample(&c, config, variation, &shift, err);
     }
+    report(&c, row, shift, out, trials, turns);
+    return status;
 }
 
 /* A part from the two ends of one cause: each side as far as either end reaches to it. */

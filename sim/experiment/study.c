@@ -4,61 +4,11 @@
 #include "study_private.h"
 
 #include <math.h>
-#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "apmw/text.h"
-
-/* Abbreviated phases for the first look at every layout: how wide their brackets are, and how far their capacity may lie
- * from that of whole phases (contexts still grow while the first trajectories play), both relative. */
-static const double COARSE = 0.15, SLACK = 1.12;
-
-/* One unit of parallel work; its error is its own. */
-typedef struct slot {
-    apmw_error err;
-    int64_t trials, turns;
-} slot;
-
-typedef struct stage {
-    const apmw_study_config *config;
-    apmw_study *study;
-    size_t done, total;
-    bool stop;
-} stage;
-
-/* Counts a finished unit; the main thread tells the caller. */
-static void finished(stage *s)
-{
-    size_t done;
-#pragma omp atomic capture
-    done = ++s->done;
-    if (s->config->progress != NULL && omp_get_thread_num() == 0 &&
-        s->config->progress(s->config->self, done < s->total ? done : s->total, s->total)) {
-#pragma omp atomic write
-        s->stop = true;
-    }
-}
-
-static bool stopped(stage *s)
-{
-    bool stop;
-#pragma omp atomic read
-    stop = s->stop;
-    return stop;
-}
-
-/* The first error by slot, whatever thread met it when. */
-static apmw_status first_error(const slot *slots, size_t n, stage *s, apmw_error *err)
-{
-    for (size_t i = 0; i < n; i++) {
-        if (slots[i].err.status != APMW_OK) {
-            return apmw_error_set(err, slots[i].err.status, "%s", slots[i].err.message);
-        }
-    }
-    return s->stop ? apmw_error_set(err, APMW_E_INTERRUPTED, "interrupted") : APMW_OK;
-}
 
 apmw_trial_config apmw_study_trial_config(const apmw_study_config *config, const apmw_deployment *deployment)
 {
@@ -83,135 +33,11 @@ apmw_trial_config apmw_study_trial_config(const apmw_study_config *config, const
     };
 }
 
-/* Best screened population of the leading candidates of a platform at a tier. */
-static int64_t lead_at(const apmw_study *study, size_t platform, size_t t)
-{
-    int64_t best = 0;
-    for (size_t i = 0; i < study->n_candidates; i++) {
-        const study_candidate *c = &study->candidates[i];
-        best = c->platform == platform && c->leads && c->screened[t] > best ? c->screened[t] : best;
-    }
-    return best;
-}
-
-/* Tiers in order: the loosest first, whose trials serve the others. A candidate that does not lead is first looked at where
- * it would have to pass to be in the race at all. */
-static apmw_status screen_candidate(const apmw_study *study, const apmw_study_config *config, study_candidate *c,
-                                    apmw_error *err)
-{
-    apmw_status status = APMW_OK;
-    for (size_t t = 0; t < config->n_tiers && status == APMW_OK && c->screen != NULL; t++) {
-        const int64_t needed = c->leads || config->all_layouts ? 0 : (int64_t)((double)lead_at(study, c->platform, t) / SLACK);
-        bool passes = true;
-        if (needed > 0) {
-            status = apmw_trial_book_passes(c->screen, t, needed, &passes, err);
-        }
-        if (status == APMW_OK && !passes) {
-            c->screen_fail[t] = needed;
-        } else if (status == APMW_OK) {
-            apmw_capacity capacity;
-            status = apmw_capacity_search(c->screen, t, needed, COARSE, 1.0, &capacity, err);
-            c->screened[t] = capacity.bracket.pass;
-            c->screen_fail[t] = capacity.bracket.fail;
-        }
-    }
-    return status;
-}
-
-/* The contender that screened best (the first of equals): its whole search sets the mark. */
-static const study_candidate *favourite(const apmw_study *study, size_t platform, size_t t)
-{
-    const study_candidate *best = NULL;
-    for (size_t i = 0; i < study->n_candidates; i++) {
-        const study_candidate *c = &study->candidates[i];
-        if (c->platform == platform && c->contender[t] && (best == NULL || c->screened[t] > best->screened[t])) {
-            best = c;
-        }
-    }
-    return best;
-}
-
-/* The others have to pass one agent above the mark, or are out. */
-static apmw_status search_candidate(const apmw_study *study, const apmw_study_config *config, study_candidate *c,
-                                    bool favourites, apmw_error *err)
-{
-    apmw_status status = APMW_OK;
-    for (size_t t = 0; t < config->n_tiers && status == APMW_OK; t++) {
-        const study_candidate *mark = favourite(study, c->platform, t);
-        if (!c->contender[t] || (mark == c) != favourites) {
-            continue;
-        }
-        bool passes = true;
-        if (mark != c && !config->all_layouts) {
-            status = apmw_trial_book_passes(c->book, t, mark->capacity[t].agents + 1, &passes, err);
-        }
-        c->out[t] = status == APMW_OK && !passes;
-        if (status == APMW_OK && passes) {
-            const int64_t guess = mark != c && !config->all_layouts ? mark->capacity[t].agents + 1 : c->screened[t];
-            status = apmw_capacity_search(c->book, t, guess, config->resolution, 1.0, &c->capacity[t], err);
-        }
-    }
-    return status;
-}
-
-typedef enum pass_kind { SCREEN_LEADS, SCREEN_OTHERS, REFINE_FAVOURITES, REFINE_OTHERS } pass_kind;
-
-static apmw_status run_candidate(stage *s, pass_kind kind, study_candidate *c, apmw_error *err)
-{
-    if (kind >= REFINE_FAVOURITES) {
-        return search_candidate(s->study, s->config, c, kind == REFINE_FAVOURITES, err);
-    }
-    return c->leads == (kind == SCREEN_LEADS) ? screen_candidate(s->study, s->config, c, err) : APMW_OK;
-}
-
-static apmw_status search_all(stage *s, pass_kind kind, apmw_error *err)
-{
-    apmw_study *study = s->study;
-    const size_t n = study->n_candidates;
-    slot *slots = calloc(n > 0 ? n : 1, sizeof *slots);
-    if (slots == NULL) {
-        return apmw_error_set(err, APMW_E_NOMEM, "out of memory");
-    }
-    s->done = 0;
-    s->total = n;
-#pragma omp parallel for schedule(dynamic, 1)
-    for (size_t i = 0; i < n; i++) {
-        if (!stopped(s)) {
-            run_candidate(s, kind, &study->candidates[i], &slots[i].err);
-            finished(s);
-        }
-    }
-    const apmw_status status = first_error(slots, n, s, err);
-    free(slots);
-    return status;
-}
-
-static bool same_platform(const study_candidate *a, const study_candidate *b)
-{
-    return a->platform == b->platform;
-}
-
-/* A layout stays in the race for a tier while its first failure may lie above the best pass of the platform. */
-static void choose_contenders(apmw_study *study, const apmw_study_config *config)
-{
-    for (size_t t = 0; t < config->n_tiers; t++) {
-        for (size_t i = 0; i < study->n_candidates; i++) {
-            study_candidate *c = &study->candidates[i];
-            int64_t best = 0;
-            for (size_t j = 0; j < study->n_candidates; j++) {
-                const study_candidate *other = &study->candidates[j];
-                best = same_platform(c, other) && other->screened[t] > best ? other->screened[t] : best;
-            }
-            c->contender[t] = config->all_layouts || c->screen == NULL || c->screen_fail[t] == 0 ||
-                              (double)c->screen_fail[t] * SLACK > (double)best;
-        }
-    }
-}
-
 static void fill_row(const study_candidate *c, const apmw_tier *tier, size_t t, apmw_study_row *row)
 {
     const apmw_deployment *d = &c->deployment;
-    *row = (apmw_study_row){.deployment = d, .tier = tier->number, .capacity = c->capacity[t]};
+    *row = (apmw_study_row){.deployment = d, .tier = tier->number, .ln_slope = apmw_study_slope(c, tier, t)};
+    row->capacity = c->known[t] ? c->capacity[t] : c->screened[t];
     apmw_copy(row->platform, sizeof row->platform, d->spec.platform);
     const double agents = (double)row->capacity.agents;
     /* A platform without power parameters has unknown watts, not none. */
@@ -233,25 +59,27 @@ static bool better(const apmw_study_row *a, const apmw_study_row *b)
            (a->agents_per_accelerator >= b->agents_per_accelerator && a->agents_per_mw > b->agents_per_mw);
 }
 
-/* A platform on which nothing can be served: one row a tier that says why. */
-static void add_unserved(apmw_study *study, const apmw_study_config *config, size_t platform)
+/* A row without a result, which says why. */
+static void add_nothing(const apmw_study_config *config, size_t platform, size_t t, const char *why, apmw_study_row *row)
 {
-    for (size_t t = 0; t < config->n_tiers; t++) {
-        apmw_study_row *row = &study->rows[study->n_rows++];
-        *row = (apmw_study_row){.tier = config->tiers[t].number, .agents_per_accelerator = (double)NAN};
-        row->agents_per_mw = row->watts_per_accelerator = row->watts_all_in = (double)NAN;
-        apmw_copy(row->platform, sizeof row->platform, config->platforms[platform]);
-        apmw_copy(row->reason, sizeof row->reason, study->unserved[platform]);
-    }
+    *row = (apmw_study_row){.tier = config->tiers[t].number, .agents_per_accelerator = (double)NAN};
+    row->agents_per_mw = row->watts_per_accelerator = row->watts_all_in = row->ln_slope = (double)NAN;
+    apmw_copy(row->platform, sizeof row->platform, config->platforms[platform]);
+    apmw_copy(row->reason, sizeof row->reason, why);
 }
 
 /* The best layout of a platform at a tier, or all of them with the best marked. */
 static void add_served(apmw_study *study, const apmw_study_config *config, size_t platform, size_t t)
 {
-    size_t best = study->n_rows;
+    const size_t first = study->n_rows;
+    size_t best = first;
+    bool any_known = false;
+    for (size_t i = 0; i < study->n_candidates; i++) {
+        any_known = any_known || (study->candidates[i].platform == platform && study->candidates[i].known[t]);
+    }
     for (size_t i = 0; i < study->n_candidates; i++) {
         const study_candidate *c = &study->candidates[i];
-        if (c->platform != platform || !c->contender[t] || c->out[t]) {
+        if (c->platform != platform || !(any_known ? c->known[t] : c->seen[t])) {
             continue;
         }
         apmw_study_row row;
@@ -267,6 +95,14 @@ static void add_served(apmw_study *study, const apmw_study_config *config, size_
     }
     if (best < study->n_rows) {
         study->rows[best].best = true;
+    } else if (study->interrupted) {
+        add_nothing(config, platform, t, "interrupted before a layout was searched", &study->rows[study->n_rows++]);
+    }
+    for (size_t i = first; i < study->n_rows && study->interrupted; i++) {
+        apmw_copy(study->rows[i].partial, sizeof study->rows[i].partial,
+                  study->rows[i].deployment == NULL ? "nothing known"
+                  : !any_known                      ? "abbreviated phases, the race of layouts is not over"
+                                                    : "other layouts may carry more, no interval");
     }
 }
 
@@ -280,7 +116,9 @@ static apmw_status make_rows(apmw_study *study, const apmw_study_config *config,
     }
     for (size_t p = 0; p < config->n_platforms; p++) {
         if (study->unserved != NULL && study->unserved[p][0] != '\0') {
-            add_unserved(study, config, p);
+            for (size_t t = 0; t < config->n_tiers; t++) {
+                add_nothing(config, p, t, study->unserved[p], &study->rows[study->n_rows++]);
+            }
             continue;
         }
         for (size_t t = 0; t < config->n_tiers; t++) {
@@ -299,12 +137,12 @@ static size_t tier_index(const apmw_study_config *config, int number)
     return t;
 }
 
-/* All variations of all best rows, each in its slot. */
-static apmw_status make_intervals(stage *s, apmw_error *err)
+/* All variations of all best rows, each in its slot; where it was stopped, of the rows that have all of theirs. */
+static apmw_status make_intervals(study_stage *s, apmw_error *err)
 {
     apmw_study *study = s->study;
     const size_t n = study->n_rows * STUDY_VARIATIONS;
-    slot *slots = calloc(n + 1, sizeof *slots);
+    study_slot *slots = calloc(n + 1, sizeof *slots);
     study_shift *shifts = calloc(n + 1, sizeof *shifts);
     if (slots == NULL || shifts == NULL) {
         free(slots);
@@ -316,17 +154,24 @@ static apmw_status make_intervals(stage *s, apmw_error *err)
 #pragma omp parallel for schedule(dynamic, 1)
     for (size_t k = 0; k < n; k++) {
         const apmw_study_row *row = &study->rows[k / STUDY_VARIATIONS];
-        if (row->best && row->capacity.agents > 0 && !stopped(s)) {
-            apmw_study_vary(s->config, tier_index(s->config, row->tier), row,
-                       (study_variation)(k % STUDY_VARIATIONS), &shifts[k], &slots[k].trials, &slots[k].turns,
-                       &slots[k].err);
+        if (row->best && row->capacity.agents > 0 && !apmw_study_stopped(s)) {
+            slots[k].done = apmw_study_vary(s->config, tier_index(s->config, row->tier), row,
+                                            (study_variation)(k % STUDY_VARIATIONS), &shifts[k], &slots[k].trials,
+                                            &slots[k].turns, &slots[k].err) == APMW_OK;
         }
-        finished(s);
+        apmw_study_finished(s);
     }
-    const apmw_status status = first_error(slots, n, s, err);
+    const apmw_status status = apmw_study_first_error(slots, n, err);
     for (size_t r = 0; r < study->n_rows && status == APMW_OK; r++) {
-        if (study->rows[r].best && study->rows[r].capacity.agents > 0) {
-            apmw_study_join(&shifts[r * STUDY_VARIATIONS], &study->rows[r]);
+        apmw_study_row *row = &study->rows[r];
+        bool all = row->best && row->capacity.agents > 0;
+        for (size_t k = 0; k < STUDY_VARIATIONS; k++) {
+            all = all && slots[r * STUDY_VARIATIONS + k].done;
+        }
+        if (all) {
+            apmw_study_join(&shifts[r * STUDY_VARIATIONS], row);
+        } else if (s->stop && row->best && row->capacity.agents > 0) {
+            apmw_copy(row->partial, sizeof row->partial, "no interval");
         }
     }
     for (size_t k = 0; k < n; k++) {
@@ -349,18 +194,9 @@ static void count_trials(apmw_study *study, const apmw_trial_book *book)
 
 static apmw_status run_stages(apmw_study *study, const apmw_study_config *config, apmw_error *err)
 {
-    stage s = {.config = config, .study = study};
-    apmw_status status = search_all(&s, SCREEN_LEADS, err);
-    if (status == APMW_OK) {
-        status = search_all(&s, SCREEN_OTHERS, err);
-    }
-    if (status == APMW_OK) {
-        choose_contenders(study, config);
-        status = search_all(&s, REFINE_FAVOURITES, err);
-    }
-    if (status == APMW_OK) {
-        status = search_all(&s, REFINE_OTHERS, err);
-    }
+    study_stage s = {.config = config, .study = study};
+    apmw_status status = apmw_study_race(&s, err);
+    study->interrupted = s.stop;
     for (size_t i = 0; i < study->n_candidates; i++) {
         count_trials(study, study->candidates[i].book);
         count_trials(study, study->candidates[i].screen);
@@ -368,30 +204,18 @@ static apmw_status run_stages(apmw_study *study, const apmw_study_config *config
     if (status == APMW_OK) {
         status = make_rows(study, config, err);
     }
-    if (status == APMW_OK && config->interval) {
+    if (status == APMW_OK && config->interval && !s.stop) {
         status = make_intervals(&s, err);
+        study->interrupted = s.stop;
     }
-    return status;
-}
-
-/* Layouts of the engine that came last lead, by the order of ENGINES; of given deployments all do. */
-static void choose_leads(apmw_study *study)
-{
-    for (size_t i = 0; i < study->n_candidates; i++) {
-        size_t last = i;
-        for (size_t j = 0; j < study->n_candidates; j++) {
-            last = same_platform(&study->candidates[i], &study->candidates[j]) ? j : last;
-        }
-        study->candidates[i].leads = strcmp(study->candidates[i].deployment.spec.engine,
-                                            study->candidates[last].deployment.spec.engine) == 0;
-    }
+    return status == APMW_OK && s.stop ? apmw_error_set(err, APMW_E_INTERRUPTED, "interrupted") : status;
 }
 
 static bool races(const apmw_study *study, size_t i)
 {
     size_t rivals = 0;
     for (size_t j = 0; j < study->n_candidates; j++) {
-        rivals += j != i && same_platform(&study->candidates[i], &study->candidates[j]);
+        rivals += j != i && study->candidates[i].platform == study->candidates[j].platform;
     }
     return rivals > 0;
 }
@@ -406,8 +230,8 @@ static apmw_status add_books(apmw_study *study, const apmw_study_config *config,
         apmw_trial_config trial = apmw_study_trial_config(config, &c->deployment);
         c->book = apmw_trial_book_create(&trial);
         trial.rules = &study->screen_rules;
-        c->screen = races(study, i) ? apmw_trial_book_create(&trial) : NULL;
-        if (c->book == NULL || (c->screen == NULL && races(study, i))) {
+        c->screen = races(study, i) && !config->all_layouts ? apmw_trial_book_create(&trial) : NULL;
+        if (c->book == NULL || (c->screen == NULL && races(study, i) && !config->all_layouts)) {
             return apmw_error_set(err, APMW_E_NOMEM, "out of memory");
         }
     }
@@ -426,18 +250,17 @@ static apmw_status finish(apmw_study *study, const apmw_study_config *config, ap
 {
     apmw_status status = check_config(config, err);
     if (status == APMW_OK) {
-        choose_leads(study);
         status = add_books(study, config, err);
     }
     if (status == APMW_OK) {
         status = run_stages(study, config, err);
     }
-    if (status != APMW_OK) {
+    if (status != APMW_OK && status != APMW_E_INTERRUPTED) {
         apmw_study_free(study);
         return status;
     }
     *out = study;
-    return APMW_OK;
+    return status;
 }
 
 apmw_status apmw_study_run_on(apmw_deployment *deployments, size_t n, const apmw_study_config *config, apmw_study **out,

@@ -3,17 +3,21 @@
 #define APMW_STUDY_PRIVATE_H
 #include "apmw/experiment.h"
 
-/* One deployment that is searched, with its trials. */
+/* One deployment that is searched, with its trials. By tier: */
 typedef struct study_candidate {
     apmw_deployment deployment; /* owned */
     size_t platform;            /* index in the config's platforms: candidates of one are compared */
-    bool leads;                 /* screened in full, first: the others only have to be compared with the best of these */
     apmw_trial_book *book;      /* whole phases */
     apmw_trial_book *screen;    /* abbreviated phases, to see which layouts are in the race; NULL = no race */
-    int64_t screened[APMW_MAX_TIERS], screen_fail[APMW_MAX_TIERS];
-    apmw_capacity capacity[APMW_MAX_TIERS];
-    bool contender[APMW_MAX_TIERS]; /* may be the best */
-    bool out[APMW_MAX_TIERS];       /* was a contender and is not the best */
+    double estimate[APMW_MAX_TIERS];        /* before any trial */
+    apmw_capacity screened[APMW_MAX_TIERS]; /* where `seen`: stayed in the race of abbreviated phases */
+    bool seen[APMW_MAX_TIERS];
+    double guess[APMW_MAX_TIERS];           /* where a search of whole phases begins */
+    bool contender[APMW_MAX_TIERS];         /* in the race of whole phases */
+    apmw_capacity capacity[APMW_MAX_TIERS]; /* where `known` */
+    bool known[APMW_MAX_TIERS];
+    int round;                  /* of the race that runs; -1 = not in it */
+    int64_t mark;               /* what it must carry in this round, 0 = nothing */
 } study_candidate;
 
 struct apmw_study {
@@ -25,7 +29,38 @@ struct apmw_study {
     apmw_phase_rules screen_rules;
     apmw_buf refused;
     int64_t trials, turns;
+    bool interrupted;
 };
+
+/* One unit of parallel work; its error is its own. */
+typedef struct study_slot {
+    apmw_error err;
+    int64_t trials, turns;
+    bool done;
+} study_slot;
+
+typedef struct study_stage {
+    const apmw_study_config *config;
+    apmw_study *study;
+    size_t done, total;
+    bool stop;
+} study_stage;
+/* Counts a finished unit; the main thread tells the caller, who may want to stop. */
+void apmw_study_finished(study_stage *s);
+bool apmw_study_stopped(study_stage *s);
+/* The first error by slot, whatever thread met it when. */
+apmw_status apmw_study_first_error(const study_slot *slots, size_t n, apmw_error *err);
+/* Capacities of all candidates that may be the best of their platform, at every tier; less where it was stopped. */
+apmw_status apmw_study_race(study_stage *s, apmw_error *err);
+/* Slope of ln margin over ln population around a known capacity, from all its trials; NaN = they lie too close. */
+double apmw_study_slope(const study_candidate *c, const apmw_tier *tier, size_t t);
+
+/* Agents that mean values let expect, at least 1. */
+double apmw_study_estimate(const apmw_study_config *config, const apmw_deployment *deployment, const apmw_tier *tier);
+/* The population between pass and fail at which the margin would be 1, by interpolation; the one end that is known. */
+double apmw_study_crossing(const apmw_capacity *c, const apmw_tier *tier, size_t t);
+/* ln of the smallest margin to the limits of tier t, held within a factor of 2, with TTFT scaled. */
+double apmw_study_ln_margin(const apmw_trial_result *trial, const apmw_tier *tier, size_t t, double ttft_scale);
 
 /* Takes the deployment over, also on failure. */
 apmw_status apmw_study_add(apmw_study *study, apmw_deployment *deployment, size_t platform, apmw_error *err);

@@ -7,8 +7,9 @@
 
 #include "apmw/power_form.h"
 
-/* Simulated seconds between two looks whether a phase is hopeless. */
-enum { LOOK_S = 60 };
+/* Simulated seconds between two looks whether a phase is hopeless; a look counts all requests, so later on they are a
+ * LOOK_SHARE-th of the time so far apart. */
+enum { LOOK_S = 60, LOOK_SHARE = 16 };
 
 typedef struct driver {
     const apmw_trial_config *config;
@@ -65,7 +66,8 @@ static void on_look(apmw_des *des, void *subject, uint64_t argument)
         apmw_sim_stop(d->sim);
         return;
     }
-    apmw_des_schedule(des, apmw_des_now(des) + LOOK_S * APMW_NS_PER_S, APMW_EVENT_CONTROL, on_look, d, 0);
+    const apmw_time now = apmw_des_now(des), least = LOOK_S * APMW_NS_PER_S, share = now / LOOK_SHARE;
+    apmw_des_schedule(des, now + (share > least ? share : least), APMW_EVENT_CONTROL, on_look, d, 0);
 }
 
 static void on_submit(void *self, apmw_time now, const apmw_request_record *record)

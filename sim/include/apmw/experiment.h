@@ -208,6 +208,18 @@ typedef apmw_status (*apmw_passes_fn)(void *self, int64_t n, bool *passes, apmw_
 apmw_status apmw_bracket_search(apmw_passes_fn passes, void *self, int64_t start, double growth, int64_t limit,
                                 double resolution, apmw_bracket *out, apmw_error *err);
 
+/* The verdict at n agents with its ln margin: at or above 0 where it passes, below where it fails, however roughly known.
+ * Called at most once for each n. */
+typedef apmw_status (*apmw_margin_fn)(void *self, int64_t n, double *ln_margin, bool *passes, apmw_error *err);
+/* The bracket of apmw_bracket_search with fewer trials: from `start` to where the margin would be 1 by secants of ln margin
+ * over ln population, halving where they mislead. Where verdicts are monotone, both searches end around the same capacity;
+ * at resolution 0 with the same bracket. */
+apmw_status apmw_margin_search(apmw_margin_fn margin, void *self, int64_t start, int64_t limit, double resolution,
+                               apmw_bracket *out, apmw_error *err);
+/* A slope of ln margin over ln population held within what deployments show: margins fall with the population, by a third
+ * of its growth at least (NaN: that) and steeply where a pool overflows. */
+double apmw_margin_slope(double slope);
+
 /* All trials of one deployment and workload by population: no trial is run twice, tiers share them. */
 typedef struct apmw_trial_book apmw_trial_book;
 apmw_trial_book *apmw_trial_book_create(const apmw_trial_config *config); /* borrows what config points to */
@@ -225,8 +237,7 @@ typedef struct apmw_capacity {
     char limited_why[256];
     double outside_domain_share; /* of steps at pass */
 } apmw_capacity;
-/* guess 0: from 2 by doubling, as the protocol does; else from there in smaller steps, which ends at the same bracket
- * where verdicts are monotone. ttft_scale multiplies TTFT before it meets its limit (1). */
+/* guess 0: from 2 by doubling, as the protocol does; else from there by margins (apmw_margin_search). ttft_scale multiplies TTFT before it meets its limit (1). */
 apmw_status apmw_capacity_search(apmw_trial_book *book, size_t tier, int64_t guess, double resolution, double ttft_scale,
                                  apmw_capacity *out, apmw_error *err);
 
@@ -272,8 +283,11 @@ typedef struct apmw_study_row {
     bool best;                         /* of its platform and tier */
     apmw_interval agents90, mw90;      /* n_parts 0 = not computed */
     char reason[512];                  /* "" or why there is no result */
+    char partial[64];                  /* "" or, of a study that was stopped, what the row lacks */
+    double ln_slope;                   /* of ln margin over ln population around the capacity; NaN = unknown */
 } apmw_study_row;
 typedef struct apmw_study apmw_study;
+/* APMW_E_INTERRUPTED: `progress` stopped it; *out then holds what is known so far, with `partial` in its rows. */
 apmw_status apmw_study_run(apmw_catalog *catalog, const apmw_study_config *config, apmw_study **out, apmw_error *err);
 /* The same on deployments made elsewhere (taken over, also on failure). */
 apmw_status apmw_study_run_on(apmw_deployment *deployments, size_t n, const apmw_study_config *config, apmw_study **out,
