@@ -190,7 +190,8 @@ static apmw_status add_alltoall(const compose_context *ctx, compose_ops *ops, ap
         apmw_query_number(&q, "moe_ep_size", ep);
         apmw_query_text(&q, "distribution", "balanced");
         apmw_query_var(&q, "num_tokens", 0, 1);
-        st = add_op(ctx, ops, i == 2 ? "combine" : "alltoall", "comm_trtllm_alltoall", ctx->moe, m->moe_layers, ARG_RANK_TOKENS, &q, err);
+        st = add_op(ctx, ops, i == 2 ? "combine" : "alltoall", "comm_trtllm_alltoall", ctx->moe, m->moe_layers,
+                    ARG_RANK_TOKENS, &q, err);
     }
     return st;
 }
@@ -222,19 +223,6 @@ static apmw_status add_gather_scatter(const compose_context *ctx, compose_ops *o
         st = add_op(ctx, ops, "gather_scatter", "comm_nccl", "half", count, ARG_TOTAL_TOKENS, &q, err);
     }
     return st;
-}
-
-/* DeepEP: dispatch and combine in one row, at the tokens of one rank; the rules name the mode. The tables were measured
- * inside one node: the bytes of a rank are those of any width, 7/8 or more of them remote. */
-static apmw_status add_deepep(const compose_context *ctx, compose_ops *ops, apmw_error *err)
-{
-    const apmw_llm_spec *m = ctx->llm;
-    query q = {.n = 0};
-    apmw_query_number(&q, "hidden_size", m->hidden);
-    apmw_query_number(&q, "num_topk", m->topk);
-    apmw_query_number(&q, "num_experts", m->experts);
-    apmw_query_var(&q, "num_token", 0, 1);
-    return add_op(ctx, ops, "deepep", "comm_wideep_deepep_ll", ctx->moe, m->moe_layers, ARG_RANK_TOKENS, &q, err);
 }
 
 static apmw_status add_collectives(const compose_context *ctx, compose_ops *ops, apmw_error *err)
