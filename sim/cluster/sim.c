@@ -13,6 +13,8 @@ struct apmw_sim {
     size_t n_engines, n_made;
     apmw_router *router, *decode_router; /* the second only where prefill and decode are apart */
     apmw_handover *handover;
+    apmw_tiers *tiers;
+    apmw_engine_config *configs; /* of the engines, as they were made */
     apmw_workload workload;
     const apmw_probe **probes;
     size_t n_probes;
@@ -22,10 +24,11 @@ struct apmw_sim {
 static apmw_status make_engines(apmw_sim *sim, const apmw_sim_config *config, apmw_error *err)
 {
     for (size_t i = 0; i < sim->n_engines; i++) {
-        apmw_engine_config engine = config->engines[i];
-        engine.streams = sim->streams;
+        apmw_engine_config engine = sim->configs[i];
         if (i >= config->n_prefill && sim->handover != NULL) {
             engine.connector = apmw_handover_connector(sim->handover);
+        } else if (sim->tiers != NULL) {
+            engine.connector = apmw_tiers_connector(sim->tiers, i);
         }
         /* Replicas draw their own numbers, whatever their count. */
         engine.seed = config->seed ^ (engine.seed + 0x9E3779B97F4A7C15ULL * (uint64_t)(i + 1));
@@ -76,6 +79,20 @@ static bool make_routers(apmw_sim *sim, const apmw_sim_config *config)
     return sim->handover != NULL;
 }
 
+/* Engines that compute prompts have tiers of KV below them; decode engines get theirs from prefill engines. */
+static apmw_status make_tiers(apmw_sim *sim, const apmw_sim_config *config, apmw_error *err)
+{
+    for (size_t i = 0; i < sim->n_engines; i++) {
+        sim->configs[i] = config->engines[i];
+        sim->configs[i].streams = sim->streams;
+    }
+    if (config->tiers == NULL) {
+        return APMW_OK;
+    }
+    const size_t n = config->n_prefill > 0 ? config->n_prefill : config->n_engines;
+    return apmw_tiers_create(sim->des, sim->streams, config->tiers, sim->configs, n, fail, sim, &sim->tiers, err);
+}
+
 static bool good_link(const apmw_kv_link *link)
 {
     return link->out_bytes_per_s > 0.0 && link->in_bytes_per_s > 0.0 && isfinite(link->bytes_per_token) &&
@@ -105,8 +122,9 @@ apmw_status apmw_sim_create(const apmw_sim_config *config, apmw_workload workloa
     sim->des = apmw_des_create();
     sim->streams = apmw_streams_create();
     sim->engines = calloc(config->n_engines, sizeof *sim->engines);
+    sim->configs = calloc(config->n_engines, sizeof *sim->configs);
     sim->probes = calloc(n_probes > 0 ? n_probes : 1, sizeof *sim->probes);
-    if (sim->des == NULL || sim->streams == NULL || sim->engines == NULL || sim->probes == NULL ||
+    if (sim->des == NULL || sim->streams == NULL || sim->engines == NULL || sim->configs == NULL || sim->probes == NULL ||
         !make_routers(sim, config)) {
         apmw_sim_free(sim);
         return apmw_error_set(err, APMW_E_NOMEM, "out of memory for a deployment");
@@ -114,7 +132,10 @@ apmw_status apmw_sim_create(const apmw_sim_config *config, apmw_workload workloa
     for (size_t i = 0; i < n_probes; i++) {
         sim->probes[i] = probes[i];
     }
-    const apmw_status status = make_engines(sim, config, err);
+    apmw_status status = make_tiers(sim, config, err);
+    if (status == APMW_OK) {
+        status = make_engines(sim, config, err);
+    }
     if (status != APMW_OK) {
         apmw_sim_free(sim);
         return status;
@@ -136,11 +157,13 @@ void apmw_sim_free(apmw_sim *sim)
         sim->workload.free(sim->workload.self);
     }
     apmw_handover_free(sim->handover);
+    apmw_tiers_free(sim->tiers);
     apmw_router_free(sim->router);
     apmw_router_free(sim->decode_router);
     apmw_streams_free(sim->streams);
     apmw_des_free(sim->des);
     free(sim->engines);
+    free(sim->configs);
     free(sim->probes);
     free(sim);
 }
@@ -171,7 +194,7 @@ apmw_status apmw_sim_run(apmw_sim *sim, apmw_time until, apmw_error *err)
             return apmw_error_wrap(err, "replica %zu", i);
         }
     }
-    return APMW_OK;
+    return sim->tiers == NULL ? APMW_OK : apmw_tiers_check(sim->tiers, err);
 }
 
 void apmw_sim_stop(apmw_sim *sim)
@@ -212,6 +235,11 @@ void apmw_sim_transfers(const apmw_sim *sim, double *bytes, apmw_time *waited_ns
     if (sim->handover != NULL) {
         apmw_handover_transfers(sim->handover, bytes, waited_ns);
     }
+}
+
+const apmw_tiers *apmw_sim_tiers(const apmw_sim *sim)
+{
+    return sim->tiers;
 }
 
 size_t apmw_sim_engines(const apmw_sim *sim)

@@ -34,6 +34,21 @@ static void on_evict(void *self, apmw_stream stream, int64_t from_tokens, int64_
     }
 }
 
+static apmw_status share_tier(apmw_kv_tiers *tiers, const apmw_kv_tier_config *config, apmw_error *err)
+{
+    if (config->shared->streams != tiers->streams || config->cascade) {
+        return apmw_error_set(err, APMW_E_SCENARIO,
+                              "%s: a shared tier is the last, and over the same streams", config->name);
+    }
+    tier *t = &tiers->tiers[tiers->n];
+    t->config = config->shared->tiers[0].config;
+    t->config.shared = config->shared;
+    t->cache = config->shared->tiers[0].cache;
+    t->stack = tiers;
+    t->index = tiers->n++;
+    return APMW_OK;
+}
+
 static apmw_status make_tier(apmw_kv_tiers *tiers, const apmw_kv_tier_config *config, apmw_error *err)
 {
     if (!(config->bytes_per_token > 0.0) || !isfinite(config->bytes_per_token) ||
@@ -92,7 +107,8 @@ apmw_status apmw_kv_tiers_create(const apmw_streams *streams, const apmw_kv_tier
     }
     made->streams = streams;
     for (size_t i = 0; i < n; i++) {
-        const apmw_status status = make_tier(made, &tiers[i], err);
+        const apmw_status status =
+            tiers[i].shared != NULL ? share_tier(made, &tiers[i], err) : make_tier(made, &tiers[i], err);
         if (status != APMW_OK) {
             apmw_kv_tiers_free(made);
             return status;
@@ -113,7 +129,9 @@ void apmw_kv_tiers_free(apmw_kv_tiers *tiers)
         return;
     }
     for (size_t i = 0; i < tiers->n; i++) {
-        apmw_prefix_cache_free(tiers->tiers[i].cache);
+        if (tiers->tiers[i].config.shared == NULL) {
+            apmw_prefix_cache_free(tiers->tiers[i].cache);
+        }
     }
     free(tiers);
 }

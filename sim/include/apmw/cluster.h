@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "apmw/engine.h"
+#include "apmw/kv_connector.h"
 #include "apmw/records.h"
 #include "apmw/status.h"
 #include "apmw/trace.h"
@@ -49,6 +50,8 @@ typedef struct apmw_sim_config {
     apmw_kv_link link;
     apmw_routing decode_routing; /* `routing` is then that of the prefill engines */
     apmw_routing routing;
+    /* Tiers of KV below the HBM of the engines that compute prompts; borrowed, NULL = none. */
+    const apmw_tiers_setup *tiers;
     uint64_t seed;
 } apmw_sim_config;
 
@@ -67,6 +70,9 @@ size_t apmw_sim_engines(const apmw_sim *sim);
 apmw_engine *apmw_sim_engine(apmw_sim *sim, size_t i);
 /* Bytes of KV sent from prefill to decode engines so far, and how long transfers have waited for a link. */
 void apmw_sim_transfers(const apmw_sim *sim, double *bytes, apmw_time *waited_ns);
+
+/* NULL if there are none. */
+const apmw_tiers *apmw_sim_tiers(const apmw_sim *sim);
 
 /* Load driver of the measured serving points (InferenceX client): `slots` requests in flight, n_requests in all, all
  * slots start at time 0, the next request `gap_ns` after one ends; input and output lengths uniform on

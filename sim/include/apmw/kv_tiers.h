@@ -17,6 +17,7 @@
 
 enum { APMW_KV_MAX_TIERS = 4 };
 
+typedef struct apmw_kv_tiers apmw_kv_tiers;
 typedef struct apmw_kv_tier_config {
     char name[24]; /* "host", for messages */
     double capacity_bytes;
@@ -26,9 +27,11 @@ typedef struct apmw_kv_tier_config {
     apmw_kv_policy policy;
     int64_t ttl_ns, half_life_ns; /* as in apmw_kv_options */
     bool cascade;                 /* what goes from here comes to the next tier; else it is gone */
+    /* This tier is the first of another stack over the same streams, such as one store for several engines:
+     * the other numbers are that one's. Borrowed. NULL = a tier of its own. */
+    apmw_kv_tiers *shared;
 } apmw_kv_tier_config;
 
-typedef struct apmw_kv_tiers apmw_kv_tiers;
 /* Tiers from the nearest to the farthest. APMW_E_SCENARIO: a tier that does not hold a block, a number that
  * cannot be. streams is borrowed and may grow meanwhile. */
 apmw_status apmw_kv_tiers_create(const apmw_streams *streams, const apmw_kv_tier_config *tiers, size_t n,
