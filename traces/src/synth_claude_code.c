@@ -79,6 +79,7 @@ enum {
     TOOL_TAIL_ALPHA,
     TOOL_MAX,
     TOOL_OVERHEAD,
+    TOOL_CALLS,
     THINK_SHORT_SHARE,
     THINK_SHORT_MEDIAN,
     THINK_SHORT_SIGMA,
@@ -99,6 +100,7 @@ enum {
     SUB_GROWTH_SIGMA,
     SUB_REPORT_MIN,
     SUB_REPORT_MAX,
+    SUB_FORK_SHARE,
     N_PARAMS
 };
 
@@ -183,6 +185,9 @@ static const apmw_tr_param params[N_PARAMS] = {
                          "tools above 60 s: Pareto exponent (85 % of all tool time)"},
     [TOOL_MAX] = {"tool_max", 3600, 0, 1e6, "tools: most seconds"},
     [TOOL_OVERHEAD] = {"tool_overhead", .5, 0, 1e6, "seconds of the harness before each request"},
+    [TOOL_CALLS] = {"tool_calls", 1, 1, 1000,
+                    "tools called side by side, of which the longest counts: mean of a geometric number "
+                    "(TraceLab: 1.2)"},
     [THINK_SHORT_SHARE] = {"think_short_share", .681, 0, 1, "user: share of the first of two lognormals"},
     [THINK_SHORT_MEDIAN] = {"think_short_median", 65, 0, 1e6, "user: median seconds of the first"},
     [THINK_SHORT_SIGMA] = {"think_short_sigma", 1.357, 0, 5, "user: log-standard deviation of the first"},
@@ -204,6 +209,8 @@ static const apmw_tr_param params[N_PARAMS] = {
     [SUB_GROWTH_SIGMA] = {"sub_growth_sigma", .8, 0, 5, "sub-agent: log-standard deviation of the growth"},
     [SUB_REPORT_MIN] = {"sub_report_min", 3000, 1, 1e9, "sub-agent: least tokens of its final report"},
     [SUB_REPORT_MAX] = {"sub_report_max", 5000, 1, 1e9, "sub-agent: most tokens of its final report"},
+    [SUB_FORK_SHARE] = {"sub_fork_share", 0, 0, 1,
+                        "sub-agent: share that begin with the prompt of the turn that starts them"},
 };
 
 static apmw_status check(const double *v, apmw_error *err)
@@ -262,7 +269,7 @@ static int64_t draw_output(session *s)
     return (int64_t)rint(fmax(1, at_most(osl, v[OSL_MAX])));
 }
 
-static double draw_tool_wait(session *s)
+static double draw_tool(session *s)
 {
     const double *v = s->v;
     double u = apmw_rng_uniform(&s->wait), wait;
@@ -277,7 +284,16 @@ static double draw_tool_wait(session *s)
     } else {
         wait = 60 * pow(apmw_rng_uniform(&s->wait), -1 / v[TOOL_TAIL_ALPHA]);
     }
-    return at_most(wait, v[TOOL_MAX]) + v[TOOL_OVERHEAD];
+    return at_most(wait, v[TOOL_MAX]);
+}
+
+static double draw_tool_wait(session *s)
+{
+    double longest = draw_tool(s);
+    while (s->v[TOOL_CALLS] > 1 && apmw_rng_uniform(&s->wait) >= 1 / s->v[TOOL_CALLS]) {
+        longest = fmax(longest, draw_tool(s));
+    }
+    return longest + s->v[TOOL_OVERHEAD];
 }
 
 static double draw_think(session *s)
@@ -349,11 +365,19 @@ static apmw_status add_subagent(session *s, int32_t spawn_after, apmw_error *err
     double drawn = rint(apmw_rng_lognormal(&s->sub, v[SUB_TURNS_MEDIAN], v[SUB_TURNS_SIGMA]));
     int32_t turns = (int32_t)fmax(1, at_most(drawn, v[TURNS_MAX]));
     double growth_median = v[SUB_GROWTH_MEAN] * exp(-.5 * v[SUB_GROWTH_SIGMA] * v[SUB_GROWTH_SIGMA]);
-    double isl = floor(v[SUB_GLOBAL_TOKENS]) +
-                 fmax(1, rint(apmw_rng_lognormal(&s->sub, v[SUB_FIRST_MEDIAN], v[SUB_FIRST_SIGMA])));
+    double task = fmax(1, rint(apmw_rng_lognormal(&s->sub, v[SUB_FIRST_MEDIAN], v[SUB_FIRST_SIGMA])));
+    double spawner = (double)t->turns[spawn_after].n_in;
+    bool fork = v[SUB_FORK_SHARE] > 0 && apmw_rng_uniform(&s->sub) < v[SUB_FORK_SHARE] &&
+                spawner + task <= s->window;
+    double isl = task + (fork ? spawner : floor(v[SUB_GLOBAL_TOKENS]));
+    double window = fork ? s->window : v[WINDOW];
     for (int32_t i = 0; i < turns && status == APMW_OK; i++) {
         apmw_turn turn = {.lane = lane, .parent = t->n_turns - 1};
-        if (i == 0) {
+        if (i == 0 && fork) {
+            turn.parent = spawn_after;
+            turn.shared_in = t->turns[spawn_after].n_in;
+            turn.delay_ns = apmw_time_from_s(v[TOOL_OVERHEAD]);
+        } else if (i == 0) {
             /* Sub-agents share their own tools, with each other and not with the main line. */
             turn.parent = s->sub_root >= 0 ? s->sub_root : spawn_after;
             turn.shared_in = s->sub_root >= 0 ? (int64_t)v[SUB_GLOBAL_TOKENS] : 0;
@@ -362,7 +386,7 @@ static apmw_status add_subagent(session *s, int32_t spawn_after, apmw_error *err
             turn.shared_in = (int64_t)isl;
             isl +=
                 growth_median > 0 ? rint(apmw_rng_lognormal(&s->sub, growth_median, v[SUB_GROWTH_SIGMA])) : 0;
-            if (isl > v[WINDOW]) {
+            if (isl > window) {
                 break;
             }
             turn.delay_ns = apmw_time_from_s(draw_tool_wait(s));
@@ -376,7 +400,7 @@ static apmw_status add_subagent(session *s, int32_t spawn_after, apmw_error *err
         }
         status = apmw_tr_push_turn(t, &turn, err);
     }
-    s->sub_root = s->sub_root >= 0 ? s->sub_root : root;
+    s->sub_root = s->sub_root >= 0 || fork ? s->sub_root : root;
     return status;
 }
 

@@ -109,6 +109,49 @@ static void sub_agents_are_joined(void **state)
     apmw_trace_free(&trace);
 }
 
+static void parallel_tools_wait_for_the_longest(void **state)
+{
+    (void)state;
+    /* One tool: 1 to 10 s, log-uniform, so 2 of 10 waits are below 10^0.2. The longest of a geometric number with mean 3 is
+     * below x, where one tool is with probability F, with probability (F / 3) / (1 - 2 F / 3): .0769 at F = .2, and the
+     * median is at F = .75. */
+    const char *const one[] = {"tool_fast_share=0", "tool_10s_share=1", "tool_60s_share=0", "user_share=0",
+                               "sub_session_share=0", "tool_overhead=0"};
+    const char *const three[] = {"tool_fast_share=0", "tool_10s_share=1", "tool_60s_share=0", "user_share=0",
+                                 "sub_session_share=0", "tool_overhead=0", "tool_calls=3"};
+    apmw_trace single = run(300, 1, one, 6), several = run(300, 1, three, 7);
+    apmw_trace_stats a = stats_of(&single, false), b = stats_of(&several, false);
+    near("median of one", a.delay_s.p50, pow(10, .5), .02);
+    near("median of the longest", b.delay_s.p50, pow(10, .75), .02);
+    near("P90 of the longest", b.delay_s.p90, pow(10, 2.7 / 2.8), .02); /* .9 = (F / 3) / (1 - 2 F / 3) */
+    apmw_trace_free(&single);
+    apmw_trace_free(&several);
+}
+
+static void sub_agents_fork(void **state)
+{
+    (void)state;
+    const char *const forks[] = {"sub_session_share=1", "sub_groups=5", "sub_fork_share=0.5"};
+    apmw_trace trace = run(200, 3, forks, 3);
+    int forked = 0, fresh = 0;
+    for (size_t k = 0; k < trace.n; k++) {
+        const apmw_trajectory *t = &trace.items[k];
+        for (int32_t lane = 1; lane < t->n_lanes; lane++) {
+            int32_t i = 0;
+            while (t->turns[i].lane != lane) {
+                i++;
+            }
+            const apmw_turn *u = &t->turns[i], *spawner = &t->turns[t->lanes[lane].spawn_after];
+            const bool fork = u->parent == t->lanes[lane].spawn_after && u->shared_in == spawner->n_in;
+            assert_true(!fork || u->n_in > spawner->n_in);
+            forked += fork;
+            fresh += !fork;
+        }
+    }
+    near("share of forks", (double)forked / (forked + fresh), .5, .1); /* less where the window has no room */
+    apmw_trace_free(&trace);
+}
+
 static void contradictions_are_refused(void **state)
 {
     (void)state;
@@ -167,6 +210,7 @@ int main(void)
         cmocka_unit_test(resembles_the_corpus),       cmocka_unit_test(output_identity_is_a_switch),
         cmocka_unit_test(sharing_is_a_switch),        cmocka_unit_test(sub_agents_are_joined),
         cmocka_unit_test(contradictions_are_refused), cmocka_unit_test(extremes_do_no_harm),
+        cmocka_unit_test(parallel_tools_wait_for_the_longest), cmocka_unit_test(sub_agents_fork),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
