@@ -115,15 +115,18 @@ static int64_t has(const rank_tiers *rank, size_t t, const apmw_request *request
     return n < request->record.n_prompt ? n : request->record.n_prompt - 1;
 }
 
-/* Is bringing [from, to) from this tier worth it? A load is also of the window of its stream. */
-static bool worth(const engine_tiers *e, rank_tiers *rank, size_t t, int64_t from, int64_t to)
+/* Is bringing [from, to) of the prompt from this tier worth it? What is left after it must be computed either way. */
+static bool worth(const engine_tiers *e, const rank_tiers *rank, size_t t, int64_t from, int64_t to, int64_t n_prompt)
 {
     const double load_ns = apmw_tier_link_ns(&rank->load[t], apmw_kv_tiers_bytes_of(rank->stack, t, to - from));
     const apmw_kv_load how = e->owner->setup.load;
-    const double recompute_ns = how == APMW_KV_LOAD_FASTER
-                                    ? 1e9 * apmw_recompute_s(e->config->cost, from, to, e->config->max_num_batched_tokens)
-                                    : 0.0;
-    return apmw_kv_load_worth(how, load_ns, recompute_ns);
+    double saved_s = 0.0;
+    if (how == APMW_KV_LOAD_FASTER) {
+        const int64_t chunk = e->config->max_num_batched_tokens;
+        saved_s = apmw_recompute_s(e->config->cost, from, n_prompt, chunk) -
+                  apmw_recompute_s(e->config->cost, to, n_prompt, chunk);
+    }
+    return apmw_kv_load_worth(how, load_ns, 1e9 * saved_s);
 }
 
 static int64_t available(void *self, apmw_engine *engine, const apmw_request *request, int rank_index, int64_t matched)
@@ -136,7 +139,7 @@ static int64_t available(void *self, apmw_engine *engine, const apmw_request *re
     for (size_t t = 0; t < e->owner->setup.n_tiers; t++) {
         const int64_t n = has(rank, t, request);
         if (n > to) {
-            if (worth(e, rank, t, to, n)) {
+            if (worth(e, rank, t, to, n, request->record.n_prompt)) {
                 to = n;
             } else {
                 e->owner->stats[t].declined_tokens += n - to;
@@ -292,7 +295,7 @@ static void submitted(void *self, apmw_engine *engine, const apmw_request *reque
     int64_t to = near;
     for (size_t t = 1; t < tiers->setup.n_tiers; t++) {
         const int64_t n = has(rank, t, request);
-        to = n > to && worth(e, rank, t, to, n) ? n : to;
+        to = n > to && worth(e, rank, t, to, n, request->record.n_prompt) ? n : to;
     }
     job *j = to > near ? take_job(tiers) : NULL;
     if (j == NULL) {
