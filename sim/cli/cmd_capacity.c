@@ -98,12 +98,23 @@ static void pair_text(char *out, size_t size, const apmw_interval *interval, int
     }
 }
 
+/* A study that was interrupted says of each row what it lacks. */
+static bool any_partial(const apmw_study_row *rows, size_t n)
+{
+    bool partial = false;
+    for (size_t i = 0; i < n; i++) {
+        partial = partial || rows[i].partial[0] != '\0';
+    }
+    return partial;
+}
+
 static apmw_table *make_table(const apmw_study_row *rows, size_t n)
 {
     static const char *const NAMES[] = {"platform", "tier", "engine", "layout", "draft", "agents", "per accelerator", "per MW",
                                         "W/accelerator", "W all-in", "limited by", "pass", "fail", "agents 90 %",
-                                        "per MW 90 %", "outside domain"};
-    apmw_table *table = apmw_table_create(sizeof NAMES / sizeof NAMES[0], NAMES);
+                                        "per MW 90 %", "outside domain", "partial"};
+    const bool partial = any_partial(rows, n);
+    apmw_table *table = apmw_table_create(sizeof NAMES / sizeof NAMES[0] - (partial ? 0 : 1), NAMES);
     for (size_t i = 0; table != NULL && i < n; i++) {
         const apmw_study_row *r = &rows[i];
         const apmw_deployment *d = r->deployment;
@@ -126,7 +137,7 @@ static apmw_table *make_table(const apmw_study_row *rows, size_t n)
         apmw_table_number(table, r->agents_per_mw, 4);
         apmw_table_number(table, r->watts_per_accelerator, 3);
         apmw_table_number(table, r->watts_all_in, 4);
-        apmw_table_text(table, d == NULL ? "does not fit" : r->capacity.limited_by);
+        apmw_table_text(table, d != NULL ? r->capacity.limited_by : r->partial[0] != '\0' ? NULL : "does not fit");
         apmw_table_int(table, b->pass);
         if (b->fail > 0) {
             apmw_table_int(table, b->fail);
@@ -136,6 +147,9 @@ static apmw_table *make_table(const apmw_study_row *rows, size_t n)
         apmw_table_text(table, agents);
         apmw_table_text(table, per_mw);
         apmw_table_number(table, d == NULL ? (double)NAN : r->capacity.outside_domain_share, 2);
+        if (partial) {
+            apmw_table_text(table, r->partial[0] != '\0' ? r->partial : "complete");
+        }
     }
     return table;
 }
@@ -276,6 +290,7 @@ static void write_row(apmw_json_writer *w, const apmw_study_row *r, const apmw_s
     }
     apmw_json_double(w, "outside_domain_share", d == NULL ? (double)NAN : r->capacity.outside_domain_share);
     apmw_json_bool(w, "best", r->best);
+    apmw_json_string(w, "partial", r->partial[0] == '\0' ? NULL : r->partial);
     apmw_json_string(w, "reason", r->reason[0] == '\0' ? NULL : r->reason);
     if (d != NULL) {
         apmw_json_string(w, "basis", d->basis);
@@ -302,6 +317,7 @@ static void write_json(apmw_cli *cli, const apmw_study *study, const apmw_study_
     apmw_json_string(&w, "trace_hash", config->trace->hash);
     apmw_json_string(&w, "protocol", config->rules->version);
     apmw_json_string(&w, "assumptions", assumptions);
+    apmw_json_bool(&w, "partial", any_partial(rows, n));
     apmw_json_begin_array(&w, "results");
     for (size_t i = 0; i < n; i++) {
         write_row(&w, &rows[i], config);
@@ -403,8 +419,11 @@ static apmw_status work(apmw_cli *cli, options *o, apmw_catalog *catalog, int *c
         };
         status = apmw_study_run(catalog, &config, &study, err);
         apmw_cli_progress_end(cli);
-        if (status == APMW_OK) {
+        if (study != NULL) { /* also when interrupted: what is known is not lost */
             *code = emit(cli, study, &config, assumptions.length > 0 ? assumptions.data : "");
+        }
+        if (status == APMW_E_INTERRUPTED) {
+            apmw_error_set(err, status, "interrupted: what was known by then is printed, marked partial");
         }
         apmw_buf_free(&assumptions);
     }

@@ -102,7 +102,8 @@ static void add_served(apmw_study *study, const apmw_study_config *config, size_
         apmw_copy(study->rows[i].partial, sizeof study->rows[i].partial,
                   study->rows[i].deployment == NULL ? "nothing known"
                   : !any_known                      ? "abbreviated phases, the race of layouts is not over"
-                                                    : "other layouts may carry more, no interval");
+                  : !study->raced[t]                ? "other layouts may carry more, no interval"
+                                                    : "no interval");
     }
 }
 

@@ -30,6 +30,7 @@ struct apmw_study {
     apmw_buf refused;
     int64_t trials, turns;
     bool interrupted;
+    bool raced[APMW_MAX_TIERS]; /* the race of this tier is over */
 };
 
 /* One unit of parallel work; its error is its own. */

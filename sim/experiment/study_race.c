@@ -202,6 +202,7 @@ apmw_status apmw_study_race(study_stage *s, apmw_error *err)
         if (status == APMW_OK) {
             choose_contenders(study, s->config, t);
             status = run_rounds(s, t, true, err);
+            study->raced[t] = !apmw_study_stopped(s);
         }
     }
     return status;
