@@ -6,7 +6,7 @@
 
 #include "cli_scenario.h"
 
-enum { KEY_PLATFORM = 0x7200, KEY_ALL_LAYOUTS, KEY_NO_INTERVAL, KEY_RESOLUTION, KEY_SCENARIO, MAX_PLATFORMS = 32 };
+enum { KEY_PLATFORM = 0x7200, KEY_ALL_LAYOUTS, KEY_NO_INTERVAL, KEY_RESOLUTION, KEY_SCENARIO, KEY_SEARCH, MAX_PLATFORMS = 32 };
 
 typedef struct options {
     apmw_scenario scenario;
@@ -14,6 +14,7 @@ typedef struct options {
     const char *platforms[MAX_PLATFORMS];
     size_t n_platforms;
     bool all_layouts, no_interval;
+    size_t search_keep;
     double resolution;
     const char *file; /* scenario, NULL = none */
 } options;
@@ -22,6 +23,9 @@ static const struct argp_option options_table[] = {
     {"platform", KEY_PLATFORM, "A,B", 0, "Platforms: accelerators or nodes (apmw list platforms)", 1},
     {"scenario", KEY_SCENARIO, "FILE", 0, "Read a scenario; other options override it", 1},
     {"all-layouts", KEY_ALL_LAYOUTS, NULL, 0, "Print every layout, not only the best one", 2},
+    {"search-layout", KEY_SEARCH, "N", OPTION_ARG_OPTIONAL,
+     "Of all splits of --accelerators into engines, prefill and decode apart or not, simulate the N (default 8) an engine that "
+     "rate matching puts first", 2},
     {"no-interval", KEY_NO_INTERVAL, NULL, 0, "Leave out the 90 % intervals (several times faster)", 2},
     {"resolution", KEY_RESOLUTION, "X", 0, "Brackets end at X of the capacity (default 0.01), 0 = at one agent", 2},
     {0}};
@@ -56,6 +60,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case KEY_ALL_LAYOUTS:
         o->all_layouts = true;
+        return 0;
+    case KEY_SEARCH:
+        o->search_keep = arg == NULL ? 8 : (size_t)apmw_cli_whole(state, "search-layout", arg, 1, 1000);
         return 0;
     case KEY_NO_INTERVAL:
         o->no_interval = true;
@@ -324,6 +331,7 @@ static void write_json(apmw_cli *cli, const apmw_study *study, const apmw_study_
     }
     apmw_json_end_array(&w);
     apmw_json_string(&w, "refused_layouts", apmw_study_refused(study));
+    apmw_json_string(&w, "searched_layouts", apmw_study_searched(study));
     apmw_json_int(&w, "trials", apmw_study_trials(study));
     apmw_json_int(&w, "turns", apmw_study_turns(study));
     apmw_json_end_object(&w);
@@ -346,6 +354,10 @@ static int emit(apmw_cli *cli, const apmw_study *study, const apmw_study_config 
         apmw_table_free(table);
         if (cli->format == APMW_FORMAT_TABLE) {
             write_notes(rows, n, assumptions, &text);
+            if (apmw_study_searched(study)[0] != '\0') {
+                apmw_buf_printf(&text, "\nlayouts, with the agents that rate matching guessed for tier %d; the rows above are the "
+                                "best at each tier\n%s", config->tiers[0].number, apmw_study_searched(study));
+            }
         }
     }
     const int code = apmw_cli_emit(cli, &text);
@@ -413,6 +425,7 @@ static apmw_status work(apmw_cli *cli, options *o, apmw_catalog *catalog, int *c
             .n_tiers = n_tiers,
             .resolution = o->resolution,
             .all_layouts = o->all_layouts,
+            .search_keep = o->search_keep,
             .interval = !o->no_interval,
             .progress = show_progress,
             .self = cli,

@@ -33,6 +33,12 @@ static void fill(layout_kind kind, int size, int replicas, apmw_layout_choice *o
     }
 }
 
+void apmw_layout_rename(apmw_layout_choice *choice)
+{
+    const layout_kind kind = choice->layout.attention_dp > 1 ? DEP : choice->layout.moe_ep > 1 ? TEP : TP;
+    fill(kind, choice->size, choice->replicas, choice);
+}
+
 /* A number of at least 1 at *text, which moves behind it; 0 = none. */
 static int number(const char **text)
 {

@@ -338,6 +338,7 @@ void apmw_study_free(apmw_study *study)
     free(study->rows);
     free(study->unserved);
     apmw_buf_free(&study->refused);
+    apmw_buf_free(&study->searched);
     free(study);
 }
 
@@ -345,6 +346,11 @@ const apmw_study_row *apmw_study_rows(const apmw_study *study, size_t *n)
 {
     *n = study->n_rows;
     return study->rows;
+}
+
+const char *apmw_study_searched(const apmw_study *study)
+{
+    return study->searched.length > 0 ? study->searched.data : "";
 }
 
 const char *apmw_study_refused(const apmw_study *study)

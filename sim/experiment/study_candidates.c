@@ -142,6 +142,14 @@ apmw_status apmw_study_add_platform(apmw_study *study, apmw_catalog *catalog, co
                             node->accelerator, llm->id, ENGINES[e]);
             continue;
         }
+        if (config->search_keep > 0) {
+            status = apmw_study_search_layouts(study, catalog, config, &scenario, ENGINES[e], platform, context, drafts,
+                                               n_drafts, err);
+            if (status != APMW_OK) {
+                return status;
+            }
+            continue;
+        }
         for (size_t i = 0; i < n_layouts * n_drafts; i++) {
             apmw_deployment deployment;
             apmw_error reason = {0};

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #ifndef APMW_STUDY_PRIVATE_H
 #define APMW_STUDY_PRIVATE_H
-#include "apmw/experiment.h"
+#include "deployment_private.h"
 
 /* One deployment that is searched, with its trials. By tier: */
 typedef struct study_candidate {
@@ -20,6 +20,11 @@ typedef struct study_candidate {
     int64_t mark;               /* what it must carry in this round, 0 = nothing */
 } study_candidate;
 
+/* study_layouts.c: adds the most promising of all splits of the scenario's accelerators for this engine. */
+apmw_status apmw_study_search_layouts(apmw_study *study, apmw_catalog *catalog, const apmw_study_config *config,
+                                      const apmw_scenario *scenario, const char *engine, size_t platform, double context,
+                                      const int *drafts, size_t n_drafts, apmw_error *err);
+
 struct apmw_study {
     study_candidate *candidates;
     size_t n_candidates;
@@ -28,6 +33,7 @@ struct apmw_study {
     char (*unserved)[512]; /* of each platform: why nothing of it can be served, or "" */
     apmw_phase_rules screen_rules;
     apmw_buf refused;
+    apmw_buf searched; /* what a layout search guessed and chose, a line an engine */
     int64_t trials, turns;
     bool interrupted;
     bool raced[APMW_MAX_TIERS]; /* the race of this tier is over */
@@ -56,7 +62,11 @@ apmw_status apmw_study_race(study_stage *s, apmw_error *err);
 /* Slope of ln margin over ln population around a known capacity, from all its trials; NaN = they lie too close. */
 double apmw_study_slope(const study_candidate *c, const apmw_tier *tier, size_t t);
 
-/* Agents that mean values let expect, at least 1. */
+/* What an engine is taken for: it serves whole requests, prompts alone, or what follows them. */
+typedef enum study_part { STUDY_WHOLE, STUDY_PREFILL, STUDY_DECODE } study_part;
+/* Agents that mean values let expect, at least 1: of all replicas of one pool in this part, and of a deployment. */
+double apmw_study_estimate_part(const apmw_study_config *config, const apmw_deployment *deployment, study_part part,
+                                const apmw_tier *tier);
 double apmw_study_estimate(const apmw_study_config *config, const apmw_deployment *deployment, const apmw_tier *tier);
 /* The population between pass and fail at which the margin would be 1, by interpolation; the one end that is known. */
 double apmw_study_crossing(const apmw_capacity *c, const apmw_tier *tier, size_t t);

@@ -98,6 +98,8 @@ typedef struct apmw_layout_choice {
 } apmw_layout_choice;
 /* Names of layouts that fit `accelerators`: R replicas are as many as fill them when the name has no xR. */
 apmw_status apmw_layout_parse(const char *name, int accelerators, apmw_layout_choice *out, apmw_error *err);
+/* Name of a choice whose replicas were changed. */
+void apmw_layout_rename(apmw_layout_choice *choice);
 /* All aggregated layouts that fill `accelerators` (a power of two up to 8 an engine). Returns the count, at most max. */
 size_t apmw_layout_enumerate(const apmw_llm_spec *llm, int accelerators, apmw_layout_choice *out, size_t max);
 
@@ -269,6 +271,9 @@ typedef struct apmw_study_config {
     size_t n_tiers;
     double resolution;                 /* of the final brackets, relative; 0 = to one agent */
     bool all_layouts;                  /* report every layout, refined */
+    /* > 0: of all layouts of the scenario's accelerators, prefill and decode apart or not, so many an engine are simulated:
+     * those that a guess by rate matching puts first at the first tier. The scenario's own layout is then not used. */
+    size_t search_keep;
     bool interval;
     /* Called now and then by one thread; may be NULL. true = stop as soon as possible. */
     bool (*progress)(void *self, size_t done, size_t total);
@@ -296,6 +301,8 @@ void apmw_study_free(apmw_study *study);
 const apmw_study_row *apmw_study_rows(const apmw_study *study, size_t *n);
 /* Layouts that were not searched and why, one line each ("" = none). Owned by the study. */
 const char *apmw_study_refused(const apmw_study *study);
+/* What a layout search considered and chose, one line an engine ("" = none was asked for). Owned by the study. */
+const char *apmw_study_searched(const apmw_study *study);
 int64_t apmw_study_trials(const apmw_study *study);
 int64_t apmw_study_turns(const apmw_study *study);
 
