@@ -23,21 +23,22 @@ typedef struct job job;
 /* What one tier gives to a fetch. */
 typedef struct part {
     job *job;
-    size_t tier;
-    int64_t from, to;
+    bool pinned;
     apmw_kv_lease lease;
     apmw_transfer transfer;
 } part;
 
+/* A load from its decision on: what was promised stays pinned until it has come. */
 struct job {
     engine_tiers *owner;
     rank_tiers *rank;
     apmw_engine *engine;
-    apmw_request *request; /* NULL: a prefetch of this stream */
+    const apmw_request *asker; /* decided, and its blocks are not taken yet; else NULL */
+    apmw_request *request;     /* on its way; NULL: a prefetch of this stream */
     apmw_stream stream;
     int64_t to;
-    size_t n_parts, n_coming;
-    part parts[APMW_KV_MAX_TIERS];
+    size_t n_coming;
+    part parts[APMW_KV_MAX_TIERS]; /* by tier */
     job *prev, *next;
 };
 
@@ -129,24 +130,81 @@ static bool worth(const engine_tiers *e, const rank_tiers *rank, size_t t, int64
     return apmw_kv_load_worth(how, load_ns, 1e9 * saved_s);
 }
 
+static void pin(job *j, size_t t, int64_t n_prompt)
+{
+    part *p = &j->parts[t];
+    p->job = j;
+    p->pinned = true;
+    apmw_kv_tiers_begin(j->rank->stack, t, j->stream, n_prompt, &p->lease);
+}
+
+static void unpin(part *p, size_t t)
+{
+    if (p->pinned) {
+        p->pinned = false;
+        apmw_kv_tiers_end(p->job->rank->stack, t, &p->lease);
+    }
+}
+
+static job *find_asker(const engine_tiers *e, const apmw_request *request)
+{
+    job *j = e->owner->open; /* the newest first */
+    while (j != NULL && j->asker != request) {
+        j = j->next;
+    }
+    return j;
+}
+
+static void forget(engine_tiers *e, job *j)
+{
+    for (size_t t = 0; j != NULL && t < e->owner->setup.n_tiers; t++) {
+        unpin(&j->parts[t], t);
+    }
+    if (j != NULL) {
+        drop_job(e->owner, j);
+    }
+}
+
+/* What the tiers from `first` on add to a prompt of which there are `matched` tokens, pinned; NULL = nothing. */
+static job *decide(engine_tiers *e, rank_tiers *rank, const apmw_request *request, size_t first, int64_t matched)
+{
+    job *j = NULL;
+    int64_t to = matched;
+    for (size_t t = first; t < e->owner->setup.n_tiers; t++) {
+        const int64_t n = has(rank, t, request);
+        if (n <= to) {
+            continue;
+        }
+        if (!worth(e, rank, t, to, n, request->record.n_prompt)) {
+            e->owner->stats[t].declined_tokens += first == 0 ? n - to : 0;
+            continue;
+        }
+        if (j == NULL && (j = take_job(e->owner)) == NULL) {
+            return NULL;
+        }
+        j->owner = e;
+        j->rank = rank;
+        j->stream = request->stream;
+        j->to = to = n;
+        pin(j, t, request->record.n_prompt);
+    }
+    return j;
+}
+
 static int64_t available(void *self, apmw_engine *engine, const apmw_request *request, int rank_index, int64_t matched)
 {
     (void)engine;
     engine_tiers *e = self;
     rank_tiers *rank = &e->ranks[rank_index];
     set_time(e->owner, rank);
-    int64_t to = matched;
-    for (size_t t = 0; t < e->owner->setup.n_tiers; t++) {
-        const int64_t n = has(rank, t, request);
-        if (n > to) {
-            if (worth(e, rank, t, to, n, request->record.n_prompt)) {
-                to = n;
-            } else {
-                e->owner->stats[t].declined_tokens += n - to;
-            }
-        }
+    job *old = find_asker(e, request);
+    job *j = decide(e, rank, request, 0, matched);
+    forget(e, old); /* asked again */
+    if (j == NULL) {
+        return matched;
     }
-    return to;
+    j->asker = request;
+    return j->to;
 }
 
 /* Writes of what has newly come to a tier, from above or by cascade. */
@@ -177,12 +235,11 @@ static void store(engine_tiers *e, rank_tiers *rank, apmw_stream stream, int64_t
 static void on_part(apmw_des *des, void *subject, uint64_t argument)
 {
     (void)des;
-    (void)argument;
     part *p = subject;
     job *j = p->job;
     engine_tiers *e = j->owner;
     set_time(e->owner, j->rank);
-    apmw_kv_tiers_end(j->rank->stack, p->tier, &p->lease);
+    unpin(p, argument);
     if (--j->n_coming > 0) {
         return;
     }
@@ -197,81 +254,57 @@ static void on_part(apmw_des *des, void *subject, uint64_t argument)
     }
 }
 
-/* Pins what the tiers from `first` on have of [from, to) of a prompt, nearest first; returns how far that reaches. `to`
- * may lie within a tier's block, of which all is read. */
-static int64_t add_parts(job *j, size_t first, int64_t n_prompt, int64_t from, int64_t to)
-{
-    for (size_t t = first; t < j->owner->owner->setup.n_tiers && from < to; t++) {
-        const int64_t have = apmw_kv_tiers_match(j->rank->stack, t, j->stream, n_prompt);
-        if (have > from) {
-            part *p = &j->parts[j->n_parts++];
-            *p = (part){.job = j, .tier = t, .from = from, .to = have < to ? have : to};
-            apmw_kv_tiers_begin(j->rank->stack, t, j->stream, have, &p->lease);
-            from = p->to;
-        }
-    }
-    return from;
-}
-
-static void begin_parts(job *j, bool prefetch)
+/* Tokens [from, to) come, from each tier what the nearer ones have not. `to` may lie within a tier's block: all of that
+ * is read, the bytes are those of the tokens. */
+static void load(job *j, int64_t from, bool prefetch)
 {
     apmw_tiers *tiers = j->owner->owner;
-    j->n_coming = j->n_parts;
-    for (size_t i = 0; i < j->n_parts; i++) {
-        part *p = &j->parts[i];
-        apmw_tier_stats *s = &tiers->stats[p->tier];
-        if (prefetch) {
-            s->prefetched_tokens += p->to - p->from;
-        } else {
-            s->loads++;
-            s->loaded_tokens += p->to - p->from;
+    for (size_t t = 0; t < tiers->setup.n_tiers; t++) {
+        part *p = &j->parts[t];
+        const int64_t n = p->pinned && p->lease.matched_tokens < j->to ? p->lease.matched_tokens : j->to;
+        if (!p->pinned || n <= from) {
+            unpin(p, t);
+            continue;
         }
+        apmw_tier_stats *s = &tiers->stats[t];
+        s->loads += prefetch ? 0 : 1;
+        *(prefetch ? &s->prefetched_tokens : &s->loaded_tokens) += n - from;
         p->transfer.done = on_part;
         p->transfer.subject = p;
-        apmw_tier_link_load(&j->rank->load[p->tier],
-                            apmw_kv_tiers_bytes_of(j->rank->stack, p->tier, p->to - p->from), &p->transfer);
+        p->transfer.argument = t;
+        j->n_coming++;
+        apmw_tier_link_load(&j->rank->load[t], apmw_kv_tiers_bytes_of(j->rank->stack, t, n - from), &p->transfer);
+        from = n;
     }
-}
-
-static void on_nothing(apmw_des *des, void *subject, uint64_t argument)
-{
-    (void)des;
-    (void)argument;
-    job *j = subject;
-    apmw_engine *engine = j->engine;
-    apmw_request *request = j->request;
-    drop_job(j->owner->owner, j);
-    apmw_engine_fetched(engine, request);
+    APMW_CHECK(j->n_coming > 0 && from == j->to);
 }
 
 static void fetch(void *self, apmw_engine *engine, apmw_request *request, int rank_index, int64_t from, int64_t to)
 {
+    (void)rank_index;
     engine_tiers *e = self;
-    apmw_tiers *tiers = e->owner;
-    job *j = take_job(tiers);
-    if (j == NULL) {
+    job *j = find_asker(e, request);
+    if (j == NULL) { /* memory was short, and the run is over */
         return;
     }
-    j->owner = e;
-    j->rank = &e->ranks[rank_index];
+    j->asker = NULL;
     j->engine = engine;
     j->request = request;
-    j->stream = request->stream;
-    set_time(tiers, j->rank);
-    const int64_t reach = add_parts(j, 0, request->record.n_prompt, from, to);
-    tiers->stats[0].lost_tokens += to - reach;
-    if (j->n_parts == 0) {
-        apmw_des_schedule(tiers->des, apmw_des_now(tiers->des), APMW_EVENT_TRANSFER, on_nothing, j, 0);
-    } else {
-        begin_parts(j, false);
-    }
+    j->to = to;
+    set_time(e->owner, j->rank);
+    load(j, from, false);
 }
 
+/* Also the end of a request whose promise was not called in, since HBM came to have it. */
 static void computed(void *self, apmw_engine *engine, const apmw_request *request, int rank_index, int64_t n_tokens)
 {
     (void)engine;
     engine_tiers *e = self;
-    store(e, &e->ranks[rank_index], request->stream, n_tokens);
+    set_time(e->owner, &e->ranks[rank_index]);
+    forget(e, find_asker(e, request));
+    if (!e->owner->setup.write_back) {
+        store(e, &e->ranks[rank_index], request->stream, n_tokens);
+    }
 }
 
 static void evicted(void *self, apmw_engine *engine, int rank_index, apmw_stream stream, int64_t from, int64_t to)
@@ -292,21 +325,11 @@ static void submitted(void *self, apmw_engine *engine, const apmw_request *reque
     rank_tiers *rank = &e->ranks[request->rank_hint < 0 ? 0 : request->rank_hint];
     set_time(tiers, rank);
     const int64_t near = has(rank, 0, request);
-    int64_t to = near;
-    for (size_t t = 1; t < tiers->setup.n_tiers; t++) {
-        const int64_t n = has(rank, t, request);
-        to = n > to && worth(e, rank, t, to, n, request->record.n_prompt) ? n : to;
+    job *j = decide(e, rank, request, 1, near);
+    if (j != NULL) {
+        j->engine = engine;
+        load(j, near, true);
     }
-    job *j = to > near ? take_job(tiers) : NULL;
-    if (j == NULL) {
-        return;
-    }
-    j->owner = e;
-    j->rank = rank;
-    j->engine = engine;
-    j->stream = request->stream;
-    j->to = add_parts(j, 1, request->record.n_prompt, near, to);
-    begin_parts(j, true);
 }
 
 static void make_link(apmw_tiers *tiers, double bytes_per_s, apmw_time latency_ns, bool fair, apmw_tier_link *out)
@@ -334,7 +357,7 @@ static apmw_status make_engine(apmw_tiers *tiers, engine_tiers *e, const apmw_en
     e->connector = (apmw_connector){.self = e,
                                     .available = available,
                                     .fetch = fetch,
-                                    .computed = setup->write_back ? NULL : computed,
+                                    .computed = computed,
                                     .evicted = setup->write_back ? evicted : NULL,
                                     .submitted = setup->prefetch && setup->n_tiers > 1 ? submitted : NULL};
     e->ranks = calloc((size_t)config->n_ranks, sizeof *e->ranks);

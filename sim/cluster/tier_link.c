@@ -88,7 +88,7 @@ static void on_due(apmw_des *des, void *subject, uint64_t argument)
         link->n_open--;
         const double waited_ns = (double)(apmw_des_now(des) - t->begun) - t->alone_ns;
         book(link, 1e-9 * t->alone_ns * link->bytes_per_s, fmax(0.0, waited_ns));
-        apmw_des_schedule(des, apmw_des_now(des) + link->latency_ns, APMW_EVENT_TRANSFER, t->done, t->subject, 0);
+        apmw_des_schedule(des, apmw_des_now(des) + link->latency_ns, APMW_EVENT_TRANSFER, t->done, t->subject, t->argument);
     }
     if (link->open == NULL) {
         link->served = 0.0; /* so that it never grows coarse */
@@ -100,7 +100,7 @@ void apmw_tier_link_load(apmw_tier_link *link, double bytes, apmw_transfer *tran
 {
     if (!link->fair || isinf(link->bytes_per_s)) {
         apmw_des_schedule(link->des, queue(link, bytes) + link->latency_ns, APMW_EVENT_TRANSFER, transfer->done,
-                          transfer->subject, 0);
+                          transfer->subject, transfer->argument);
         return;
     }
     serve(link);

@@ -9,6 +9,7 @@ typedef struct apmw_transfer {
     apmw_tier_link *link;
     apmw_event_fn done; /* called with `subject` when the last byte has come */
     void *subject;
+    uint64_t argument;
     double due;         /* fair: what a transfer that was there all along has been served when this one ends */
     double alone_ns;
     apmw_time begun;

@@ -4,7 +4,7 @@
 #define APMW_TIERS_CASE_H
 #include "agents_case.h"
 
-enum { MAX_ASKED = 16 };
+enum { MAX_ASKED = 40 };
 
 /* One request: when, of which conversation (content), how long. */
 typedef struct asked {

@@ -26,7 +26,8 @@ typedef struct apmw_tiers_setup {
     apmw_tier_setup tiers[APMW_KV_MAX_TIERS]; /* nearest first */
     size_t n_tiers;
     apmw_kv_load load;
-    /* false: what a request computed is written when it ends (write-through); true: when HBM evicts it. */
+    /* false: what a request computed is written when it ends (write-through); true: when HBM evicts it. The fast engine
+     * takes the blocks of a stretch of decode steps at once, so with write-back a write may come up to a stretch off. */
     bool write_back;
     /* What is found only below the first tier is brought to it when a request is submitted, not when it is admitted.
      * Needs an engine of one rank or a router that names the rank. */
@@ -47,7 +48,6 @@ const apmw_connector *apmw_tiers_connector(const apmw_tiers *tiers, size_t i);
 typedef struct apmw_tier_stats {
     int64_t loads, loaded_tokens, stored_tokens, evicted_tokens, prefetched_tokens;
     int64_t declined_tokens; /* were there, and computing them was faster */
-    int64_t lost_tokens;     /* went between the decision and the load; taken as loaded in no time */
     double loaded_bytes, stored_bytes;
     double load_wait_s;    /* sum over loads, before their first byte moved (fair links: beyond the time alone) */
     double load_busy_s, store_busy_s; /* sums over links */
