@@ -216,6 +216,51 @@ static apmw_status add_gemms(const compose_context *ctx, compose_ops *ops, doubl
     return st;
 }
 
+/* Products with the latent's up-projections, which decode absorbs into query and output (two of them a layer) and dense prompts
+ * expand; weights at 70 % of memory bandwidth, 4 us each, as other products without a row. Sparse attention absorbs them for
+ * prompts too. */
+static apmw_status add_latent_products(const compose_context *ctx, compose_ops *ops, apmw_error *err)
+{
+    const apmw_llm_spec *m = ctx->llm;
+    double heads = m->heads / (double)ctx->layout.tp, weights = heads * m->kv_lora * (m->nope + m->v_dim);
+    compose_op *op;
+    apmw_status st = form_op(ops, "bmm", m->index_topk > 0 ? ARG_RANK_TOKENS : ARG_DECODE_TOKENS, &op, err);
+    if (st) {
+        return st;
+    }
+    op->count = m->layers;
+    op->form_fixed_s = 2 * 4e-6 + weights * apmw_compose_bits(ctx->bmm) / 8 / (0.7 * ctx->accelerator->hbm_bytes_per_s);
+    op->form_per_arg_s = 2 * weights / (0.45 * ctx->accelerator->bf16_flop_per_s);
+    op->row.borrowed = true;
+    snprintf(op->row.line, sizeof op->row.line, "form: two products of %g heads with %d x %d and %d at 70 %% of bandwidth", heads,
+             m->kv_lora, m->nope, m->v_dim);
+    return m->index_topk > 0 ? APMW_OK
+                             : add_gemm(ctx, ops, "kv_up", ctx->attn, m->layers, ARG_CHUNK_TOKENS,
+                                        heads * (m->nope + m->v_dim), m->kv_lora, err);
+}
+
+/* Layers that choose their own entries score them first (GLM-5.2: 21 of 78), and every sparse layer pays for the kernels around
+ * its gather: scores, top-k, index translation. */
+static apmw_status add_indexer(const compose_context *ctx, compose_ops *ops, apmw_error *err)
+{
+    const apmw_llm_spec *m = ctx->llm;
+    double layers = 0, start = 0;
+    compose_op *op;
+    apmw_status st = apmw_rule_number(ctx, "models", "indexer_layers", m->layers, &layers, err);
+    if (st || (st = apmw_rule_number(ctx, "models", "sparse_start_s", 0, &start, err)) ||
+        (st = add_gemm(ctx, ops, "indexer", ctx->attn, layers, ARG_RANK_TOKENS, (double)m->index_heads * m->index_dim, m->q_lora,
+                       err)) ||
+        (st = add_gemm(ctx, ops, "indexer", ctx->attn, layers, ARG_RANK_TOKENS, m->index_dim + m->index_heads, m->hidden, err)) ||
+        start <= 0 || (st = form_op(ops, "sparse", ARG_RANK_TOKENS, &op, err))) {
+        return st;
+    }
+    op->count = m->layers;
+    op->form_fixed_s = start;
+    op->row.borrowed = true;
+    snprintf(op->row.line, sizeof op->row.line, "form: %.0f us for the kernels around a sparse block", start * 1e6);
+    return APMW_OK;
+}
+
 apmw_status apmw_compose_ops_amd(const compose_context *ctx, compose_ops *ops, apmw_error *err)
 {
     const apmw_llm_spec *m = ctx->llm;
@@ -239,6 +284,12 @@ apmw_status apmw_compose_ops_amd(const compose_context *ctx, compose_ops *ops, a
         const double shape[3][2] = {{m->q_lora + m->kv_lora + m->rope_dim, m->hidden},
                                     {(m->nope + m->rope_dim) * heads, m->q_lora}, {m->hidden, m->v_dim * heads}};
         st = add_gemms(ctx, ops, m->layers, shape, 3, err);
+        if (!st) {
+            st = add_latent_products(ctx, ops, err);
+        }
+        if (!st && m->index_topk > 0) {
+            st = add_indexer(ctx, ops, err);
+        }
     } else {
         double kv = m->kv_heads / t > 1 ? m->kv_heads / t : 1, gate = 1, v = m->linear_v_heads / t, k = m->linear_k_heads / t;
         const double linear[2][2] = {{256 * (k + v), m->hidden}, {m->hidden, 128 * v}};

@@ -235,15 +235,17 @@ static apmw_status add_tree(serving_stage *stage, const apmw_points *points, con
     start_of(stage, &wanted, tree->start);
     /* No collectives and no attention of AMD parts are measured, and releases of 2025 took up to 400 us a layer:
      * composition.md 10. */
-    tree->wider = strcmp(wanted.vendor, "amd") == 0 ? 1.5 : 1;
+    tree->wider = strcmp(wanted.vendor, "amd") != 0 ? 1 : wanted.disagg ? 0.75 : 1.5;
     /* Builds of one part within two months lie 120 us a layer apart (MI300X, 2025-12 to 2026-02, at every load). */
     tree->wider_build =
         strcmp(wanted.vendor, "amd") != 0 ? 1 : wanted.disagg || stage->speculative ? tree->wider : 6;
     if (!stage->speculative && strcmp(wanted.vendor, "amd") == 0) {
         tree->start[FIT_LAYER] = 80;
         /* Builds that served both: prompts of 1k in 77 ms and of 8k in 300, two looks of the scheduler included. */
-        tree->start[FIT_REQUEST] = 25;
+        tree->start[FIT_REQUEST] = wanted.disagg ? 90 : 25; /* and a transfer to arrange */
         tree->start[FIT_FRONTEND] = 5;
+        tree->start[FIT_SCALE] = 12;
+        tree->start[FIT_FLOOR] = 0.1; /* where prompts of aggregated engines end; above, it trades with their kernels */
     }
     size_t n = (size_t)tree->n_nodes * FIT_PARAMS;
     tree->x = calloc(n, sizeof *tree->x);
