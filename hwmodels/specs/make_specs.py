@@ -44,6 +44,35 @@ def number(fact, sources):
     return entry
 
 
+def host_rates(name, link, hw):
+    """What KV gets over the host link of one accelerator, to it and from it; the nominal rate is never reached."""
+    pcie, c2c = hw["kv_tiers"]["host_pcie5"], hw["kv_tiers"]["host_c2c"]
+    nominal = link.get("value") if isinstance(link, dict) else None
+    if nominal is None:
+        reason = {"value": None, "reason": "the link is not known"}
+        return reason, reason
+    unit = "B/s per GPU"
+    if name in ("gb200", "gb300", "vr200"):
+        fact = c2c["gh200_h2d_copy_engine_bytes_per_s"]
+        share = fact["value"] / 450e9
+        rates = share * nominal, c2c["d2h_factor"]["value"] * share * nominal
+        note = "share of the nominal rate that GH200 reaches (346 of 450 GB/s, 15 % less from the GPU); not measured here"
+        grade = "DRV"
+    elif name in ("h100", "h200"):
+        fact = pcie["one_way_measured_bytes_per_s"]
+        rates, grade = (fact["value"],) * 2, "MEAS" if name == "h100" else "DRV"
+        note = "one way alone; both ways at once 83.4 GB/s in sum" + ("" if name == "h100" else "; measured on H100")
+    else:
+        fact = pcie["b200_serving_peak_bytes_per_s"]
+        up, down = fact["value"]
+        rates = up * nominal / 64e9, down * nominal / 64e9
+        grade = "MEAS" if name == "b200" else "DRV"
+        note = "peak of a serving run with offload" + ("" if name == "b200" else
+                                                       " on B200, by the nominal rate; not measured here")
+    source = hw["sources"][fact["source"]]
+    return tuple({"value": round(r), "unit": unit, "grade": grade, "note": note, "source": source} for r in rates)
+
+
 def interpolate(x, xs, ys):
     x = min(max(x, xs[0]), xs[-1])
     for i in range(1, len(xs)):
@@ -86,6 +115,10 @@ def main():
             if fact is None:
                 fact = {"value": None, "reason": "not published"}
             out[key] = number(fact, sources)
+        out["host_load_bytes_per_s"], out["host_store_bytes_per_s"] = \
+            host_rates(name, acc.get("host_link_bandwidth_per_direction_bytes_per_s"), hw)
+        dram = acc.get("host_dram_bytes_per_gpu")
+        out["host_dram_bytes"] = number(dram, sources) if dram else {"value": None, "reason": "not published"}
         allin = acc.get("allin_it_kw_per_gpu")
         out["all_in_w"] = number(dict(allin, value=allin["value"] * 1000.0, unit="W"), sources) if allin else \
             {"value": None, "reason": "not published"}

@@ -50,12 +50,33 @@ apmw_status apmw_spec_load_file(const char *path, apmw_spec_reader read, void *o
     return status;
 }
 
+/* Of the host side; a file that says nothing of it is whole too. */
+static apmw_status read_host(const apmw_json_cur *root, apmw_accelerator_spec *out, apmw_error *err)
+{
+    const struct {
+        const char *key;
+        double *value;
+    } facts[] = {{"host_load_bytes_per_s", &out->host_load_bytes_per_s},
+                 {"host_store_bytes_per_s", &out->host_store_bytes_per_s},
+                 {"host_dram_bytes", &out->host_dram_bytes}};
+    for (size_t i = 0; i < sizeof facts / sizeof facts[0]; i++) {
+        *facts[i].value = (double)NAN;
+        if (apmw_json_has(root, facts[i].key)) {
+            const apmw_status status = read_fact(root, facts[i].key, facts[i].value, err);
+            if (status != APMW_OK)
+                return status;
+        }
+    }
+    return APMW_OK;
+}
+
 static apmw_status read_accelerator(const apmw_json_cur *root, apmw_accelerator_spec *out, apmw_error *err)
 {
     static const char *const known[] = {"schema", "id", "name", "vendor", "grades", "projected", "scaleup_domain",
                                         "hbm_bytes", "hbm_reported_bytes", "hbm_bytes_per_s", "bf16_flop_per_s",
                                         "fp8_flop_per_s", "fp4_flop_per_s", "tdp_w", "scaleup_bytes_per_s",
-                                        "host_link_bytes_per_s", "scaleout_bytes_per_s", "idle_w", "all_in_w", NULL};
+                                        "host_link_bytes_per_s", "scaleout_bytes_per_s", "idle_w", "all_in_w",
+                                        "host_load_bytes_per_s", "host_store_bytes_per_s", "host_dram_bytes", NULL};
     apmw_status status = apmw_json_only_keys(root, known, err);
     if (status == APMW_OK)
         status = apmw_spec_check_schema(root, "apmw.accelerator/1", err);
@@ -97,7 +118,7 @@ static apmw_status read_accelerator(const apmw_json_cur *root, apmw_accelerator_
         if (status != APMW_OK)
             return status;
     }
-    return APMW_OK;
+    return read_host(root, out, err);
 }
 
 static apmw_status read_accelerator_any(const apmw_json_cur *root, void *out, apmw_error *err)

@@ -18,6 +18,9 @@ typedef struct apmw_accelerator_spec {
     double tdp_w;
     double scaleup_bytes_per_s;    /* per direction and accelerator */
     double host_link_bytes_per_s;  /* per direction and accelerator */
+    double host_load_bytes_per_s;  /* what KV gets of it to one accelerator while all of the node load; NaN = unknown */
+    double host_store_bytes_per_s; /* and from it */
+    double host_dram_bytes;        /* available, per accelerator of a node; NaN = unknown */
     double scaleout_bytes_per_s;   /* per direction and accelerator */
     int scaleup_domain;            /* accelerators in one scale-up domain: 8, 72 */
     double idle_w;                 /* loaded and idle; NaN = not measured */
