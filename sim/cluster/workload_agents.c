@@ -10,14 +10,35 @@ typedef struct agents {
     apmw_replay replay; /* first: a play's replay is its driver */
     apmw_agents config;
     apmw_play *plays;   /* of each agent */
+    uint64_t *positions; /* of each given start's trajectory among the playable ones */
+    apmw_start *starts;  /* those that fit */
+    size_t n_starts, next_start;
 } agents;
+
+/* The next given start, for whoever comes first. */
+static void begin_given(agents *all, apmw_play *play)
+{
+    if (all->next_start == all->n_starts) {
+        return;
+    }
+    const size_t i = all->next_start++;
+    if (!apmw_play_take_at(play, all->positions[i])) {
+        return;
+    }
+    apmw_play_begin(play, all->starts[i].turn);
+    apmw_play_send_later(play->lines[0], apmw_play_delay(play, play->first));
+}
 
 static void on_begin(apmw_des *des, void *subject, uint64_t argument)
 {
     (void)des;
     (void)argument;
     apmw_play *play = subject;
-    const agents *all = (const agents *)play->replay;
+    agents *all = (agents *)play->replay;
+    if (all->config.starts != NULL) {
+        begin_given(all, play);
+        return;
+    }
     if (!apmw_play_take(play)) {
         return;
     }
@@ -40,8 +61,11 @@ static void on_end(apmw_play *play, apmw_time now)
     if (all->config.plays_per_agent > 0 && play->number >= all->config.plays_per_agent) {
         return;
     }
-    const int32_t next = replay->playable[apmw_replay_assigned(replay, play->agent, play->number)];
-    const apmw_time delay = (apmw_time)((double)replay->trace->items[next].turns[0].delay_ns * replay->delay_scale + 0.5);
+    apmw_time delay = 0; /* given starts wait when they are taken */
+    if (all->config.starts == NULL) {
+        const int32_t next = replay->playable[apmw_replay_assigned(replay, play->agent, play->number)];
+        delay = (apmw_time)((double)replay->trace->items[next].turns[0].delay_ns * replay->delay_scale + 0.5);
+    }
     /* A failed request ends its trajectory, since later turns are longer; the pause keeps a deployment that rejects
      * everything from looping without time passing. */
     apmw_des_schedule(apmw_sim_des(replay->sim), now + (play->failed && delay < APMW_NS_PER_S ? APMW_NS_PER_S : delay),
@@ -67,8 +91,39 @@ static void free_agents(void *self)
         apmw_play_free(&all->plays[i]);
     }
     free(all->plays);
+    free(all->positions);
+    free(all->starts);
     apmw_replay_free(&all->replay);
     free(all);
+}
+
+/* Which of the given starts can be played, and where their trajectories stand among the playable ones. */
+static apmw_status find_starts(agents *all, apmw_error *err)
+{
+    const apmw_agents *c = &all->config;
+    const apmw_replay *replay = &all->replay;
+    all->positions = calloc(c->n_starts + 1, sizeof *all->positions);
+    all->starts = calloc(c->n_starts + 1, sizeof *all->starts);
+    if (all->positions == NULL || all->starts == NULL) {
+        return apmw_error_set(err, APMW_E_NOMEM, "out of memory for %zu starts", c->n_starts);
+    }
+    for (size_t i = 0; i < c->n_starts; i++) {
+        const apmw_start *s = &c->starts[i];
+        if (s->trajectory < 0 || (size_t)s->trajectory >= c->trace->n || s->turn < 0 ||
+            s->turn >= c->trace->items[s->trajectory].n_turns) {
+            return apmw_error_set(err, APMW_E_SCENARIO, "start %zu: there is no turn %d of trajectory %d", i, s->turn,
+                                  s->trajectory);
+        }
+        uint64_t position = 0;
+        while (position < replay->n_playable && replay->playable[position] != s->trajectory) {
+            position++;
+        }
+        if (position < replay->n_playable && s->turn < replay->n_fit[position]) {
+            all->positions[all->n_starts] = position;
+            all->starts[all->n_starts++] = *s;
+        }
+    }
+    return APMW_OK;
 }
 
 static apmw_status prepare(agents *all, apmw_error *err)
@@ -93,7 +148,8 @@ static apmw_status prepare(agents *all, apmw_error *err)
         all->plays[i].replay = &all->replay;
         all->plays[i].agent = (int32_t)i;
     }
-    return apmw_replay_prepare(&all->replay, err);
+    const apmw_status status = apmw_replay_prepare(&all->replay, err);
+    return status == APMW_OK && c->starts != NULL ? find_starts(all, err) : status;
 }
 
 apmw_status apmw_workload_agents(const apmw_agents *config, apmw_workload *out, apmw_error *err)

@@ -65,8 +65,12 @@ static bool reserve(apmw_play *play, const apmw_trajectory *t)
 
 bool apmw_play_take(apmw_play *play)
 {
+    return apmw_play_take_at(play, apmw_replay_assigned(play->replay, play->agent, play->number));
+}
+
+bool apmw_play_take_at(apmw_play *play, uint64_t position)
+{
     apmw_replay *replay = play->replay;
-    const uint64_t position = apmw_replay_assigned(replay, play->agent, play->number);
     play->trajectory = replay->playable[position];
     const apmw_trajectory *t = apmw_play_trajectory(play);
     play->n_turns = replay->send_overflow ? t->n_turns : replay->n_fit[position];

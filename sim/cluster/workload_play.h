@@ -78,6 +78,8 @@ const apmw_trajectory *apmw_play_trajectory(const apmw_play *play);
 /* The agent's next trajectory by play->number: content and lines, nothing is sent. False: out of memory (the run has been
  * stopped). */
 bool apmw_play_take(apmw_play *play);
+/* The same with a given one: its position among the playable ones. */
+bool apmw_play_take_at(apmw_play *play, uint64_t position);
 /* Next turn of a line at or after `from`, -1 = none. */
 int32_t apmw_play_next(const apmw_play *play, int32_t line, int32_t from);
 /* The play begins at the first turn of the main line at or after `first` (or its last one), which the caller sends next.

@@ -86,6 +86,11 @@ typedef struct apmw_fixed_loop {
 } apmw_fixed_loop;
 apmw_status apmw_workload_fixed_loop(const apmw_fixed_loop *config, apmw_workload *out, apmw_error *err);
 
+/* A trajectory from one of its turns on. */
+typedef struct apmw_start {
+    int32_t trajectory, turn;
+} apmw_start;
+
 /* Closed-loop agents that replay trajectories one after another (AgentPerf): agent i starts at i * spawn_interval,
  * its first trajectory at a random turn 0..max_start_offset, and takes the next trajectory when one ends. Each play
  * is salted: it never hits another's KV, nor another play of itself; with share_global the tools-and-system prefix of
@@ -104,6 +109,11 @@ typedef struct apmw_agents {
                                   a time. A trajectory counts as ended with the last turn of its main line. */
     uint64_t seed;             /* order of trajectories and start offsets */
     int64_t plays_per_agent;   /* stop an agent after so many trajectories; 0 = endless */
+    /* Order and start given instead of drawn (borrowed; NULL = drawn): agent i begins with starts[i], and whoever ends a
+     * trajectory takes the next that nobody has had, until there is none. Each goes out after the wait of its first turn.
+     * A start whose turn does not fit the context is passed over. */
+    const apmw_start *starts;
+    size_t n_starts;
 } apmw_agents;
 apmw_status apmw_workload_agents(const apmw_agents *config, apmw_workload *out, apmw_error *err);
 

@@ -289,11 +289,67 @@ static void sub_agents(void **state)
     apmw_trace_free(&trace);
 }
 
+/* Two agents, four starts: the order and the first turns are those that were given, each after the wait of its turn;
+ * whoever ends takes the next. A start that does not fit is passed over. */
+static void given_starts(void **state)
+{
+    (void)state;
+    apmw_trace trace = {0};
+    for (int i = 0; i < 4; i++) {
+        const apmw_turn turns[] = {case_turn(100, 5, -1, 0, 0, 1), case_turn(200, 5, 0, 100, 0, 2),
+                                   case_turn(i == 2 ? 1200 : 300, i == 0 ? 700 : 5, 1, 200, 0, 4)};
+        case_add(&trace, turns, 3, 0);
+    }
+    const apmw_start starts[] = {{1, 2}, {0, 2}, {2, 2}, {3, 1}, {2, 0}};
+    apmw_agents agents = agents_of(&trace, 2);
+    agents.plays_per_agent = 0;
+    agents.spawn_interval_ns = 0;
+    agents.max_context = 1100;
+    agents.starts = starts;
+    agents.n_starts = 5;
+    apmw_collector *collector = replay(&agents, 1);
+    size_t n;
+    const apmw_request_record *r = apmw_collector_requests(collector, &n);
+    /* Agent 0 plays the last turn of trajectory 1, then 3 from turn 1, then 2 up to the turn that does not fit, while agent 1
+     * decodes 700 tokens of trajectory 0 at 10 ms and more each; then nothing is left for it. */
+    static const int32_t expected[][3] = {{0, 1, 2}, {1, 0, 2}, {0, 3, 1}, {0, 3, 2}, {0, 2, 0}, {0, 2, 1}};
+    assert_int_equal(n, 6);
+    bool found[6] = {false};
+    apmw_time end = 4 * APMW_NS_PER_S;
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; k < 6; k++) {
+            if (r[i].agent == expected[k][0] && r[i].trajectory == expected[k][1] && r[i].turn == expected[k][2]) {
+                assert_false(found[k]);
+                found[k] = true;
+            }
+        }
+        if (r[i].trajectory <= 1) {
+            assert_int_equal(r[i].submitted, 4 * APMW_NS_PER_S);
+        }
+        if (r[i].agent == 0) { /* one after the other, each after its own wait */
+            const apmw_time wait = r[i].turn == 0 ? 1 : r[i].turn == 1 ? 2 : 4;
+            assert_int_equal(r[i].submitted, r[i].trajectory == 1 ? end : end + wait * APMW_NS_PER_S);
+            end = r[i].done;
+        }
+    }
+    for (size_t k = 0; k < 6; k++) {
+        assert_true(found[k]);
+    }
+    apmw_collector_free(collector);
+    const apmw_start beyond = {1, 3};
+    agents.starts = &beyond;
+    agents.n_starts = 1;
+    apmw_workload workload;
+    apmw_error err = {0};
+    assert_error(apmw_workload_agents(&agents, &workload, &err), APMW_E_SCENARIO, &err, "no turn 3 of trajectory 1");
+    apmw_trace_free(&trace);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(linear), cmocka_unit_test(forks), cmocka_unit_test(kept_output_that_only_partly_recurs),
         cmocka_unit_test(salts_and_shared_prefixes), cmocka_unit_test(limits), cmocka_unit_test(starts_and_assignments),
-        cmocka_unit_test(failures_end_a_trajectory), cmocka_unit_test(sub_agents)};
+        cmocka_unit_test(given_starts), cmocka_unit_test(failures_end_a_trajectory), cmocka_unit_test(sub_agents)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
