@@ -7,6 +7,8 @@
  * - seed and trace: other seeds, and trajectories drawn with replacement;
  * - acceptance of drafted tokens: the curves are single-turn; in agent replays it was seen far lower (Kimi-K3 DSpark 1.18
  *   to 1.68 tokens a step against 3.84, InferenceX perf-changelog). The lower end is LEAST_ACCEPTED of it;
+ * - windows: what a prefix cache keeps of sliding-window layers, the last window of a sequence or that of every position,
+ *   is a choice of the serving engine of the day that no source tells; the other choice is the lower end;
  * - power: the sd that its fit carries, for agents per megawatt only.
  * Sources are independent and small enough to add in quadrature on the ln scale. */
 #include "study_private.h"
@@ -199,6 +201,12 @@ static apmw_status vary_sample(crossing *c, const apmw_study_config *config, stu
     return status;
 }
 
+static bool windows_matter(const apmw_deployment *d)
+{
+    return (double)d->kv_blocks_all_windows < 0.99 * (double)d->engine.kv_blocks ||
+           (d->prefill != NULL && windows_matter(d->prefill));
+}
+
 apmw_status apmw_study_vary(const apmw_study_config *config, size_t tier, const apmw_study_row *row,
                             study_variation variation, study_shift *out, int64_t *trials, int64_t *turns,
                             apmw_error *err)
@@ -223,6 +231,13 @@ apmw_status apmw_study_vary(const apmw_study_config *config, size_t tier, const 
         if (row->deployment->spec.draft_tokens > 0) {
             c.trial.acceptance_scale = LEAST_ACCEPTED;
             status = vary_time(&c, accepted / (1.0 + (accepted - 1.0) * LEAST_ACCEPTED), &shift, err);
+        }
+        break;
+    case STUDY_ALL_WINDOWS:
+        if (windows_matter(row->deployment) && !row->deployment->spec.kv_all_windows) {
+            c.trial.kv_all_windows = true;
+            c.looks = 8; /* a pool of a seventh is far away */
+            status = cross(&c, -0.7, &shift, err);
         }
         break;
     default:
@@ -280,6 +295,9 @@ void apmw_study_join(const study_shift *shifts, apmw_study_row *row)
         parts[n++] = two_ends("ttft", value(shifts[STUDY_TTFT_LONGER]), value(shifts[STUDY_TTFT_SHORTER]));
         if (row->deployment->spec.draft_tokens > 0) {
             parts[n++] = two_ends("acceptance", value(shifts[STUDY_LESS_ACCEPTED]), 0.0);
+        }
+        if (windows_matter(row->deployment)) {
+            parts[n++] = two_ends("windows", fmin(0.0, value(shifts[STUDY_ALL_WINDOWS])), 0.0);
         }
         parts[n++] = spread_of("seed", &shifts[STUDY_SEED_1], STUDY_SEED_3 - STUDY_SEED_1 + 1, value);
         parts[n++] = spread_of("trace", &shifts[STUDY_TRACE_1], STUDY_TRACE_5 - STUDY_TRACE_1 + 1, value);

@@ -131,9 +131,15 @@ static void free_parts(parts *p)
     free(p->engines);
 }
 
+/* How a trial differs from its deployment. */
+typedef struct variant {
+    double time_scale, acceptance_scale;
+    bool kv_all_windows;
+} variant;
+
 /* Engines [first, first + replicas) of one pool: their cost, configuration and energy books. */
-static bool make_pool(const apmw_deployment *d, int index, size_t first, double time_scale, double acceptance_scale,
-                      const apmw_window *window, parts *p)
+static bool make_pool(const apmw_deployment *d, int index, size_t first, const variant *v, const apmw_window *window,
+                      parts *p)
 {
     const size_t n = (size_t)d->choice.replicas;
     p->power[index] = d->power;
@@ -150,17 +156,20 @@ static bool make_pool(const apmw_deployment *d, int index, size_t first, double 
         .long_gap_s = 1.0,
     };
     p->energy[index] = apmw_energy_meter_create(window, &energy);
-    p->scaled[index] = apmw_step_cost_scaled(d->cost, time_scale);
+    p->scaled[index] = apmw_step_cost_scaled(d->cost, v->time_scale);
     for (size_t i = first; i < first + n; i++) {
         p->engines[i] = d->engine;
         p->engines[i].cost = p->scaled[index];
-        p->engines[i].acceptance_length = 1.0 + (d->engine.acceptance_length - 1.0) * acceptance_scale;
+        p->engines[i].acceptance_length = 1.0 + (d->engine.acceptance_length - 1.0) * v->acceptance_scale;
+        if (v->kv_all_windows) {
+            p->engines[i].kv_blocks = d->kv_blocks_all_windows > 0 ? d->kv_blocks_all_windows : 1;
+        }
     }
     return p->energy[index] != NULL && p->scaled[index] != NULL;
 }
 
-static apmw_status make_parts(const apmw_deployment *deployment, double time_scale, double acceptance_scale,
-                              bool one_request_per_agent, const apmw_window *window, parts *p, apmw_error *err)
+static apmw_status make_parts(const apmw_deployment *deployment, const variant *v, bool one_request_per_agent,
+                              const apmw_window *window, parts *p, apmw_error *err)
 {
     const apmw_deployment *prefill = deployment->prefill;
     p->n_prefill = prefill != NULL ? (size_t)prefill->choice.replicas : 0;
@@ -171,10 +180,9 @@ static apmw_status make_parts(const apmw_deployment *deployment, double time_sca
     p->engines = calloc(p->n_engines, sizeof *p->engines);
     bool ok = p->laws != NULL && p->collector != NULL && p->steps != NULL && p->engines != NULL;
     if (ok && prefill != NULL) {
-        ok = make_pool(prefill, APMW_POOL_PREFILL, 0, time_scale, 1.0, window, p);
+        ok = make_pool(prefill, APMW_POOL_PREFILL, 0, v, window, p);
     }
-    ok = ok && make_pool(deployment, prefill != NULL ? APMW_POOL_DECODE : 0, p->n_prefill, time_scale, acceptance_scale,
-                         window, p);
+    ok = ok && make_pool(deployment, prefill != NULL ? APMW_POOL_DECODE : 0, p->n_prefill, v, window, p);
     return ok ? APMW_OK : apmw_error_set(err, APMW_E_NOMEM, "out of memory for a trial");
 }
 
@@ -330,8 +338,8 @@ apmw_status apmw_trial_run(const apmw_trial_config *config, apmw_trial_result *o
     parts p = {0};
     driver d = {.config = config, .window = &window, .alarm_at = APMW_TIME_NEVER, .listening = !config->rules->lanes};
     d.probe = (apmw_probe){.self = &d, .on_submit = on_submit, .on_request = on_request};
-    apmw_status status = make_parts(config->deployment, config->time_scale, config->acceptance_scale,
-                                    !config->concurrent_subagents && !config->rules->lanes, &window, &p, err);
+    const variant v = {config->time_scale, config->acceptance_scale, config->kv_all_windows};
+    apmw_status status = make_parts(config->deployment, &v, !config->concurrent_subagents && !config->rules->lanes, &window, &p, err);
     if (status == APMW_OK) {
         d.phase = p.phase = apmw_phase_create(config->rules, config->n_agents);
         status = d.phase == NULL ? apmw_error_set(err, APMW_E_NOMEM, "out of memory for a phase") : APMW_OK;
@@ -363,7 +371,7 @@ apmw_status apmw_fixed_run(const apmw_deployment *deployment, const apmw_fixed_l
     apmw_window window = {.from = 0, .to = APMW_TIME_NEVER};
     parts p = {0};
     apmw_workload workload;
-    apmw_status status = make_parts(deployment, 1.0, 1.0, true, &window, &p, err);
+    apmw_status status = make_parts(deployment, &(variant){1.0, 1.0, false}, true, &window, &p, err);
     if (status == APMW_OK) {
         status = apmw_workload_fixed_loop(loop, &workload, err);
     }

@@ -14,6 +14,7 @@ static inline apmw_deployment case_deployment(const char *name, double per_seq_s
     d.cost = case_cost(0.01, 1e-5, per_seq_s);
     d.engine = case_engine(d.cost);
     d.engine.max_model_len = 100000;
+    d.kv_blocks_all_windows = d.engine.kv_blocks;
     d.choice = (apmw_layout_choice){.layout = {1, 1, 1, 1, 1}, .size = 1, .replicas = replicas};
     snprintf(d.choice.name, sizeof d.choice.name, "%s", name);
     snprintf(d.spec.platform, sizeof d.spec.platform, "case");

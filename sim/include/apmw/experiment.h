@@ -11,6 +11,7 @@
 #include "apmw/cluster.h"
 #include "apmw/compose.h"
 #include "apmw/hwmodel.h"
+#include "apmw/kv_scenario.h"
 #include "apmw/metrics.h"
 #include "apmw/protocol.h"
 #include "apmw/status.h"
@@ -63,6 +64,7 @@ typedef struct apmw_scenario {
     apmw_pool_scenario pools[APMW_POOLS];
     apmw_link_scenario link;
     apmw_routing decode_routing; /* routing is then that of the prefill pool */
+    apmw_kv_scenario kv;     /* tiers below HBM */
     /* workload */
     apmw_workload_kind workload;
     char trace[1024];        /* file, "" = the generated AgentPerf-like set */
@@ -109,6 +111,7 @@ typedef struct apmw_deployment apmw_deployment;
 struct apmw_deployment {
     apmw_deployment *prefill;    /* owned; the pool that computes prompts; NULL = each engine does both */
     apmw_kv_link link;           /* from it to this one */
+    apmw_tiers_setup tiers;      /* below the HBM of engines that compute prompts; n_tiers 0 = none */
     apmw_serving_spec spec;
     apmw_layout_choice choice;
     char name[72];               /* of the layout: of both pools */
@@ -171,6 +174,7 @@ typedef struct apmw_trial_config {
     double delay_scale;
     double time_scale;      /* on every step; 1 */
     double acceptance_scale;/* on tokens emitted a step beyond the first; 1 */
+    bool kv_all_windows;    /* pools sized by kv_blocks_all_windows, at least one block */
     int64_t max_context;    /* 0 = none */
     int give_up_tier;       /* index of a tier: end the trial once hopeless for it; -1 = never */
     const apmw_collector *collector; /* further observer or NULL */
@@ -182,6 +186,7 @@ typedef struct apmw_trial_result {
     apmw_step_summary steps;
     apmw_energy_summary energy;
     apmw_energy_summary pool_energy[APMW_POOLS]; /* disaggregated: of each; else zeros */
+    apmw_tier_stats tiers[APMW_KV_MAX_TIERS];    /* of the whole run, where the deployment has tiers of KV */
     double transfer_bytes, transfer_wait_s;      /* KV sent between pools, and the mean wait of a request for a link */
     apmw_window window;
     bool gave_up;                 /* ended before the phase did, since it could not pass */

@@ -9,11 +9,16 @@ enum { LAYOUTS = 4 };
 static const char *const NAMES[LAYOUTS] = {"a", "b", "c", "d"};
 static const double PER_SEQ[LAYOUTS] = {2e-3, 1e-3, 1.1e-3, 4e-3};
 
+static int64_t all_windows_blocks; /* of every layout; 0 = as many as without */
+
 static apmw_study *run(int threads, bool all_layouts, bool interval, uint64_t seed)
 {
     apmw_deployment deployments[LAYOUTS];
     for (int i = 0; i < LAYOUTS; i++) {
         deployments[i] = case_deployment(NAMES[i], PER_SEQ[i], 1);
+        if (all_windows_blocks > 0) {
+            deployments[i].kv_blocks_all_windows = all_windows_blocks;
+        }
     }
     apmw_trace trace = {0};
     case_trace(&trace);
@@ -128,9 +133,36 @@ static void intervals_contain_the_point(void **state)
     apmw_study_free(study);
 }
 
+/* A pool that may hold one conversation only is a cause of its own, downwards only. */
+static void windows_widen_downwards(void **state)
+{
+    (void)state;
+    double low[2];
+    for (int small = 0; small < 2; small++) {
+        all_windows_blocks = small ? 60 : 0;
+        apmw_study *study = run(1, false, true, 7);
+        size_t n;
+        const apmw_study_row *r = apmw_study_rows(study, &n);
+        bool found = false;
+        for (int k = 0; k < r[0].agents90.n_parts; k++) {
+            if (strcmp(r[0].agents90.parts[k].name, "windows") == 0) {
+                found = true;
+                assert_true(r[0].agents90.parts[k].lower > 0.2);
+                assert_true(r[0].agents90.parts[k].upper <= 0.0);
+            }
+        }
+        assert_int_equal(found, small);
+        low[small] = r[0].agents90.lo;
+        apmw_study_free(study);
+    }
+    all_windows_blocks = 0;
+    assert_true(low[1] < low[0]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(threads_change_nothing), cmocka_unit_test(best_of_all),
-                                       cmocka_unit_test(intervals_contain_the_point)};
+                                       cmocka_unit_test(intervals_contain_the_point),
+                                       cmocka_unit_test(windows_widen_downwards)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
