@@ -207,6 +207,9 @@ apmw_status apmw_deployment_build_role(apmw_catalog *catalog, const apmw_scenari
         out->engine.max_model_len = llm->context_tokens;
         status = compile(catalog, scenario->frontend_scale, memory_fraction, context, out, err);
     }
+    if (status == APMW_OK && role != APMW_ROLE_DECODE) {
+        status = apmw_deployment_make_tiers(catalog, scenario, context, out, err);
+    }
     if (status != APMW_OK) {
         apmw_deployment_free(out);
         return apmw_error_wrap(err, "%s %s %s %s", node->accelerator, llm->id, engine, choice->name);

@@ -9,4 +9,8 @@ apmw_status apmw_deployment_build_role(apmw_catalog *catalog, const apmw_scenari
                                        apmw_role role, const apmw_layout_choice *choice, double context,
                                        apmw_deployment *out, apmw_error *err);
 
+/* Tiers of KV below its engines. */
+apmw_status apmw_deployment_make_tiers(apmw_catalog *catalog, const apmw_scenario *scenario, double context,
+                                       apmw_deployment *out, apmw_error *err);
+
 #endif

@@ -24,6 +24,7 @@ void apmw_scenario_init(apmw_scenario *out)
         out->pools[i].memory_fraction = (double)NAN;
     }
     out->link.gbyte_per_s = out->link.latency_us = (double)NAN;
+    apmw_kv_scenario_init(&out->kv);
     out->frontend_scale = 1.0;
     out->prefix_caching = true;
     out->trajectories = 500;
@@ -54,8 +55,8 @@ apmw_status apmw_scenario_opt_count(const apmw_json_cur *object, const char *key
     return status;
 }
 
-static apmw_status opt_choice(const apmw_json_cur *object, const char *key, const char *const *names, size_t n,
-                              size_t *out, apmw_error *err)
+apmw_status apmw_scenario_opt_choice(const apmw_json_cur *object, const char *key, const char *const *names, size_t n,
+                                     size_t *out, apmw_error *err)
 {
     const char *text = NULL;
     const apmw_status status = apmw_json_opt_string(object, key, &text, err);
@@ -76,7 +77,7 @@ static apmw_status opt_choice(const apmw_json_cur *object, const char *key, cons
 apmw_status apmw_scenario_opt_routing(const apmw_json_cur *object, const char *key, apmw_routing *out, apmw_error *err)
 {
     size_t routing = (size_t)*out;
-    const apmw_status status = opt_choice(object, key, ROUTINGS, sizeof ROUTINGS / sizeof ROUTINGS[0], &routing, err);
+    const apmw_status status = apmw_scenario_opt_choice(object, key, ROUTINGS, sizeof ROUTINGS / sizeof ROUTINGS[0], &routing, err);
     *out = (apmw_routing)routing;
     return status;
 }
@@ -141,7 +142,7 @@ static apmw_status read_workload(const apmw_json_cur *root, apmw_scenario *s, ap
     if (status != APMW_OK || !present) {
         return status;
     }
-    READ(opt_choice(&item, "kind", WORKLOADS, sizeof WORKLOADS / sizeof WORKLOADS[0], &kind, err));
+    READ(apmw_scenario_opt_choice(&item, "kind", WORKLOADS, sizeof WORKLOADS / sizeof WORKLOADS[0], &kind, err));
     s->workload = (apmw_workload_kind)kind;
     READ(apmw_scenario_opt_text(&item, "trace", s->trace, sizeof s->trace, err));
     READ(apmw_json_opt_int(&item, "trajectories", 1, 10000000, &s->trajectories, err));
@@ -180,7 +181,7 @@ static apmw_status read_scenario(const apmw_json *doc, apmw_scenario *s, apmw_er
 {
     static const char *const KEYS[] = {"schema", "platform", "model", "engine", "engine_version", "precision", "kv_dtype",
                                        "moe_backend", "layout", "accelerators", "memory_fraction", "speculation",
-                                       "engine_settings", "routing", "disaggregation", "workload", "protocol", "duration_s", "seed", NULL};
+                                       "engine_settings", "routing", "disaggregation", "kv_tiers", "workload", "protocol", "duration_s", "seed", NULL};
     const apmw_json_cur root = apmw_json_root(doc);
     const char *schema = NULL;
     int64_t seed = (int64_t)s->seed;
@@ -203,6 +204,7 @@ static apmw_status read_scenario(const apmw_json *doc, apmw_scenario *s, apmw_er
     READ(read_settings(&root, s, err));
     READ(apmw_scenario_opt_routing(&root, "routing", &s->routing, err));
     READ(apmw_scenario_read_pools(&root, s, err));
+    READ(apmw_kv_scenario_read(&root, &s->kv, err));
     READ(read_workload(&root, s, err));
     READ(read_protocol(&root, s, err));
     READ(apmw_json_opt_double(&root, "duration_s", 0.0, 1e7, &s->duration_s, err));
@@ -308,6 +310,7 @@ void apmw_scenario_write(const apmw_scenario *scenario, apmw_buf *out)
     apmw_json_end_object(&w);
     apmw_json_string(&w, "routing", ROUTINGS[s->routing]);
     apmw_scenario_write_pools(s, &w);
+    apmw_kv_scenario_write(&s->kv, &w);
     write_workload(s, &w);
     apmw_json_begin_object(&w, "protocol");
     text_if(&w, "version", s->protocol);

@@ -16,6 +16,9 @@
 apmw_status apmw_scenario_opt_text(const apmw_json_cur *object, const char *key, char *out, size_t size, apmw_error *err);
 apmw_status apmw_scenario_opt_count(const apmw_json_cur *object, const char *key, int64_t lo, int64_t hi, int *out,
                                     apmw_error *err);
+/* One of n names; *out keeps its value when the key is missing. */
+apmw_status apmw_scenario_opt_choice(const apmw_json_cur *object, const char *key, const char *const *names, size_t n,
+                                     size_t *out, apmw_error *err);
 apmw_status apmw_scenario_opt_routing(const apmw_json_cur *object, const char *key, apmw_routing *out, apmw_error *err);
 /* Child object, or *present = false. */
 apmw_status apmw_scenario_opt_object(const apmw_json_cur *object, const char *key, const char *const *keys,

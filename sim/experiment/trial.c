@@ -207,8 +207,9 @@ static size_t meter_probes(const parts *p, const apmw_collector *extra, const ap
 static apmw_sim_config sim_config(const apmw_deployment *d, const parts *p, apmw_routing routing,
                                   apmw_routing decode_routing, uint64_t seed)
 {
+    const apmw_tiers_setup *tiers = d->prefill != NULL ? &d->prefill->tiers : &d->tiers;
     return (apmw_sim_config){.engines = p->engines, .n_engines = p->n_engines, .n_prefill = p->n_prefill,
-                             .link = d->link, .routing = routing, .decode_routing = decode_routing, .seed = seed};
+                             .link = d->link, .tiers = tiers->n_tiers > 0 ? tiers : NULL, .routing = routing, .decode_routing = decode_routing, .seed = seed};
 }
 
 static apmw_status make_lanes(const apmw_trial_config *config, driver *d, apmw_workload *out, apmw_error *err)
@@ -306,6 +307,10 @@ static apmw_status read_meters(parts *p, const apmw_deployment *deployment, cons
         const double serial_s = (double)out->latency.prompt_tokens * 1e-9 * front->engine.frontend_ns_per_token;
         out->frontend_share = serial_s / (out->steps.window_s * (double)front->choice.replicas);
         status = read_energy(p, deployment, now, out, err);
+    }
+    const apmw_tiers *tiers = apmw_sim_tiers(p->sim);
+    for (size_t t = 0; tiers != NULL && t < apmw_tiers_count(tiers); t++) {
+        apmw_tiers_stats(tiers, t, &out->tiers[t]);
     }
     out->window = *window;
     out->simulated_s = apmw_time_to_s(now);
