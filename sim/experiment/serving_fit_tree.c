@@ -236,6 +236,7 @@ static apmw_status add_tree(serving_stage *stage, const apmw_points *points, con
     /* No collectives and no attention of AMD parts are measured, and releases of 2025 took up to 400 us a layer:
      * composition.md 10. */
     tree->wider = strcmp(wanted.vendor, "amd") != 0 ? 1 : wanted.disagg ? 0.75 : 1.5;
+    tree->workers = wanted.disagg && strcmp(wanted.vendor, "amd") != 0;
     /* Builds of one part within two months lie 120 us a layer apart (MI300X, 2025-12 to 2026-02, at every load). */
     tree->wider_build =
         strcmp(wanted.vendor, "amd") != 0 ? 1 : wanted.disagg || stage->speculative ? tree->wider : 6;

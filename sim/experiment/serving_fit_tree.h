@@ -41,6 +41,7 @@ typedef struct serving_tree {
     serving_label *label;
     double *x, *variance, *scratch;
     double start[FIT_PARAMS];
+    bool workers;         /* of disaggregated deployments of NVIDIA parts */
     double wider, wider_build; /* on the sds of this tree's deviations, and on that of the time a layer of one build */
 } serving_tree;
 
