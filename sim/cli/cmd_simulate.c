@@ -199,6 +199,63 @@ static void json_verdicts(apmw_json_writer *w, const apmw_trial_result *r, const
     apmw_json_end_array(w);
 }
 
+static const apmw_tiers_setup *tiers_of(const apmw_deployment *d)
+{
+    return d->prefill != NULL ? &d->prefill->tiers : &d->tiers;
+}
+
+/* Links of the engines that compute prompts, each way and tier. */
+static double link_seconds(const apmw_deployment *d, const apmw_trial_result *r)
+{
+    const apmw_deployment *front = d->prefill != NULL ? d->prefill : d;
+    return r->simulated_s * front->choice.replicas * front->engine.n_ranks;
+}
+
+static void json_tiers(apmw_json_writer *w, const apmw_deployment *d, const apmw_trial_result *r)
+{
+    const apmw_tiers_setup *setup = tiers_of(d);
+    if (setup->n_tiers == 0) {
+        return;
+    }
+    apmw_json_begin_array(w, "kv_tiers");
+    for (size_t t = 0; t < setup->n_tiers; t++) {
+        const apmw_tier_stats *s = &r->tiers[t];
+        apmw_json_begin_object(w, NULL);
+        apmw_json_string(w, "name", setup->tiers[t].kv.name);
+        apmw_json_int(w, "capacity_tokens", s->capacity_tokens);
+        apmw_json_int(w, "cached_tokens", s->cached_tokens);
+        apmw_json_int(w, "loads", s->loads);
+        apmw_json_int(w, "loaded_tokens", s->loaded_tokens);
+        apmw_json_int(w, "prefetched_tokens", s->prefetched_tokens);
+        apmw_json_int(w, "declined_tokens", s->declined_tokens);
+        apmw_json_int(w, "stored_tokens", s->stored_tokens);
+        apmw_json_int(w, "evicted_tokens", s->evicted_tokens);
+        apmw_json_double(w, "loaded_bytes_sum_of_links", s->loaded_bytes);
+        apmw_json_double(w, "stored_bytes_sum_of_links", s->stored_bytes);
+        apmw_json_double(w, "load_link_busy_share", s->load_busy_s / link_seconds(d, r));
+        apmw_json_double(w, "store_link_busy_share", s->store_busy_s / link_seconds(d, r));
+        apmw_json_double(w, "mean_load_wait_s", s->loads > 0 ? s->load_wait_s / (double)s->loads : (double)NAN);
+        apmw_json_double(w, "longest_store_backlog_s", s->store_backlog_s);
+        apmw_json_end_object(w);
+    }
+    apmw_json_end_array(w);
+}
+
+static void text_tiers(const apmw_deployment *d, const apmw_trial_result *r, apmw_buf *out)
+{
+    const apmw_tiers_setup *setup = tiers_of(d);
+    for (size_t t = 0; t < setup->n_tiers; t++) {
+        const apmw_tier_stats *s = &r->tiers[t];
+        apmw_buf_printf(out, "KV tier %s: %.3g of %.3g M tokens full; %lld loads of %.4g M tokens, %.3g M declined, %.3g M "
+                        "prefetched, mean wait %.3g ms; %.4g M stored, %.4g M evicted; links busy %.3g %% up, %.3g %% down\n",
+                        setup->tiers[t].kv.name, 1e-6 * (double)s->cached_tokens, 1e-6 * (double)s->capacity_tokens,
+                        (long long)s->loads, 1e-6 * (double)s->loaded_tokens, 1e-6 * (double)s->declined_tokens,
+                        1e-6 * (double)s->prefetched_tokens, s->loads > 0 ? 1e3 * s->load_wait_s / (double)s->loads : 0.0,
+                        1e-6 * (double)s->stored_tokens, 1e-6 * (double)s->evicted_tokens,
+                        100.0 * s->load_busy_s / link_seconds(d, r), 100.0 * s->store_busy_s / link_seconds(d, r));
+    }
+}
+
 typedef struct outcome {
     const options *o;
     const apmw_deployment *deployment;
@@ -231,6 +288,7 @@ static void write_json(apmw_cli *cli, const outcome *x, apmw_buf *out)
     json_latency(&w, &x->result->latency);
     json_steps(&w, &x->result->steps);
     json_energy(&w, &x->result->energy, d->power.tdp_w > 0.0);
+    json_tiers(&w, d, x->result);
     json_verdicts(&w, x->result, x->tiers, x->n_tiers);
     if (x->agentx != NULL) {
         apmw_cli_agentx_json(x->agentx, &w);
@@ -265,6 +323,7 @@ static void write_text(const outcome *x, apmw_buf *out)
     apmw_buf_printf(out, "cache: %.3g %% of prompt tokens hit; %lld of %lld requests preempted, %lld rejected, %lld with one token\n",
                     100.0 * r->latency.hit_share, (long long)r->latency.n_preempted, (long long)r->latency.n_requests,
                     (long long)r->latency.n_rejected, (long long)r->latency.n_one_token);
+    text_tiers(d, r, out);
     if (d->power.tdp_w > 0.0) {
         if (d->prefill != NULL) {
             apmw_buf_printf(out, "pools: prefill %.0f W, %.3g %% busy; decode %.0f W, %.3g %% busy; %.3g GB of KV sent, %.3g ms "
