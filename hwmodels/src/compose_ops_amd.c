@@ -41,11 +41,12 @@ static void decode_form(const compose_context *ctx, double share, double efficie
 static apmw_status add_attention(const compose_context *ctx, compose_ops *ops, apmw_error *err)
 {
     const apmw_llm_spec *m = ctx->llm;
-    double share = 0, efficiency = 0, decode_efficiency = 0;
+    double share = 0, efficiency = 0, decode_efficiency = 0, indexer = 0;
     apmw_status st;
     if ((st = apmw_rule_number(ctx, "models", "kv_bandwidth_share", 0.85, &share, err)) ||
         (st = apmw_rule_number(ctx, "models", "decode_attention_efficiency", 0.35, &decode_efficiency, err)) ||
-        (st = apmw_rule_number(ctx, "models", "prefill_attention_efficiency", 0.35, &efficiency, err))) {
+        (st = apmw_rule_number(ctx, "models", "prefill_attention_efficiency", 0.35, &efficiency, err)) ||
+        (st = apmw_rule_number(ctx, "models", "indexer_efficiency", efficiency, &indexer, err))) {
         return st;
     }
     compose_op *op;
@@ -62,6 +63,9 @@ static apmw_status add_attention(const compose_context *ctx, compose_ops *ops, a
     op->attn = ATTN_PREFILL;
     memcpy(op->term, m->prefill_flops, sizeof op->term);
     op->n_terms = m->n_prefill_flops;
+    for (int i = 0; i < op->n_terms && m->index_topk > 0; i++) { /* scores of all entries, not of the chosen ones */
+        op->term[i].per_entry *= isinf(op->term[i].cap) ? efficiency / indexer : 1;
+    }
     op->form_per_unit_s = 1 / (ctx->layout.tp * efficiency * ctx->accelerator->bf16_flop_per_s);
     op->row.borrowed = true;
     snprintf(op->row.line, sizeof op->row.line, "form: attention flops at %.0f %% of the bf16 rate",
