@@ -102,6 +102,12 @@ static double aim(crossing *c)
     return c->last.x - fmax(-0.47, fmin(0.47, c->last.y / c->slope));
 }
 
+/* Near enough to the limits that margins run straight to them: no cliff between a pass and a fail that both are. */
+static bool straight(const sight *s)
+{
+    return s->whole && fabs(s->y) < 0.05;
+}
+
 /* ln of the population at which the margin is 1, relative to the point's. `next`: where to look first unless a population
  * is known already. No agent at all counts as a quarter of one: the interval then reaches down to about zero. */
 static apmw_status cross(crossing *c, double next, double *ln_shift, apmw_error *err)
@@ -123,7 +129,8 @@ static apmw_status cross(crossing *c, double next, double *ln_shift, apmw_error 
             break;
         }
         next = aim(c);
-        const bool closed = c->pass.known && c->fail.known && fabs(c->fail.x - c->pass.x) <= c->near;
+        const bool closed = c->pass.known && c->fail.known &&
+                            (fabs(c->fail.x - c->pass.x) <= c->near || (straight(&c->pass) && straight(&c->fail)));
         const bool same = llround(c->agents * exp(next)) == c->trial.n_agents;
         if (closed || (c->last.whole && (same || fabs(next - x) <= c->near))) {
             break;

@@ -264,8 +264,8 @@ void apmw_interval_combine(double point, const apmw_interval_part *parts, int n,
 
 /* ------------------------------------------------------------------ study */
 
-/* Capacity of several platforms at several tiers: every layout (and engine) that fits is searched coarsely, those that
- * may still win are refined, the best is reported with its interval. */
+/* Capacity of several platforms at several tiers: layouts (and engines) that fit race each other, first with abbreviated
+ * phases, those that come near the best with whole ones; the best is reported with its interval. */
 typedef struct apmw_study_config {
     const apmw_scenario *scenario;     /* its platform is replaced by each of: */
     const char *const *platforms;

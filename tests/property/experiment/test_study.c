@@ -159,10 +159,50 @@ static void windows_widen_downwards(void **state)
     assert_true(low[1] < low[0]);
 }
 
+/* Agents at which the loosest tier is just met, by a search to one agent with all steps scaled. */
+static double searched(double time_scale, uint64_t seed)
+{
+    apmw_deployment d = case_deployment("b", PER_SEQ[1], 1);
+    apmw_trace trace = {0};
+    case_trace(&trace);
+    const apmw_phase_rules rules = case_rules();
+    const apmw_tier tier = case_tier(1, 30, 5);
+    const apmw_trial_config config = {.deployment = &d, .trace = &trace, .rules = &rules, .tiers = &tier, .n_tiers = 1,
+                                      .seed = seed, .share_prefix = false, .delay_scale = 1.0, .time_scale = time_scale,
+                                      .acceptance_scale = 1.0, .max_context = d.engine.max_model_len, .give_up_tier = -1};
+    apmw_trial_book *book = apmw_trial_book_create(&config);
+    apmw_capacity c;
+    apmw_error err = {0};
+    assert_ok(apmw_capacity_search(book, 0, 0, 0.0, 1.0, &c, &err), &err);
+    apmw_trial_book_free(book);
+    apmw_trace_free(&trace);
+    apmw_deployment_free(&d);
+    return (double)c.agents;
+}
+
+/* Secants find what a search of each variation finds. */
+static void intervals_agree_with_searches(void **state)
+{
+    (void)state;
+    apmw_study *study = run(2, false, true, 11);
+    size_t n;
+    const apmw_study_row *row = apmw_study_rows(study, &n);
+    assert_string_equal(row->deployment->choice.name, "b");
+    const double scale = exp(1.6448536269514722 * row->deployment->overhead.ln_sd_time);
+    const double point = searched(1.0, 11), slow = searched(scale, 11), fast = searched(1.0 / scale, 11);
+    assert_near((double)row->capacity.agents, point, 0.0);
+    const apmw_interval_part *steps = &row->agents90.parts[0];
+    /* The search counts whole agents at both ends, and the secants stop within 2 %. */
+    assert_near(steps->lower, log(point / slow), 1.0 / slow + 1.0 / point + 0.02);
+    assert_near(steps->upper, log(fast / point), 1.0 / fast + 1.0 / point + 0.02);
+    apmw_study_free(study);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(threads_change_nothing), cmocka_unit_test(best_of_all),
                                        cmocka_unit_test(intervals_contain_the_point),
-                                       cmocka_unit_test(windows_widen_downwards)};
+                                       cmocka_unit_test(windows_widen_downwards),
+                                       cmocka_unit_test(intervals_agree_with_searches)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
