@@ -39,6 +39,8 @@ static apmw_status validate(const apmw_engine_config *c, apmw_error *err)
     if (c->draft_tokens > 0 &&
         !(c->acceptance_length >= 1.0 && c->acceptance_length <= 1.0 + c->draft_tokens))
         return refuse(err, "acceptance_length must lie in 1..1 + draft_tokens");
+    if (!(c->acceptance_variance >= 0.0) || !isfinite(c->acceptance_variance))
+        return refuse(err, "acceptance_variance must be finite and not negative");
     if (c->batching != APMW_BATCHING_SGLANG && c->max_num_batched_tokens < 1 + c->draft_tokens)
         return refuse(err, "max_num_batched_tokens must hold one decoding sequence (1 + draft_tokens)");
     if (c->cost->n_kinds < 1 || c->cost->n_kinds > APMW_KV_KINDS)
@@ -53,7 +55,7 @@ static apmw_status validate(const apmw_engine_config *c, apmw_error *err)
  * probability a as long as all before it were: P(accepted >= i) = a^i, so the mean is 1 + a + ... + a^k
  * (Leviathan, Kalman, Matias, arXiv:2211.17192, eq. 1) and E[accepted^2] = sum of (2i - 1) a^i. a is found by
  * bisection. */
-static double acceptance_variance(int draft_tokens, double mean)
+static double geometric_variance(int draft_tokens, double mean)
 {
     double low = 0.0, high = 1.0;
     for (int i = 0; i < 100; i++) {
@@ -119,7 +121,10 @@ apmw_status apmw_engine_create(apmw_des *des, const apmw_engine_config *config, 
         engine->seq_limit > config->max_num_batched_tokens / engine->tokens_per_seq)
         engine->seq_limit = config->max_num_batched_tokens / engine->tokens_per_seq;
     if (config->draft_tokens > 0)
-        engine->acceptance_variance = acceptance_variance(config->draft_tokens, config->acceptance_length);
+        engine->acceptance_variance = config->acceptance_fixed          ? 0.0
+                                      : config->acceptance_variance > 0.0 ? config->acceptance_variance
+                                                                          : geometric_variance(config->draft_tokens,
+                                                                                               config->acceptance_length);
     order_caps(engine);
     engine->caches = calloc(n_ranks, sizeof *engine->caches);
     engine->ranks = calloc(n_ranks, sizeof *engine->ranks);

@@ -2,6 +2,7 @@
 /* From a scenario and a layout to what the simulator runs: names become a serving spec, the spec a compiled step cost and a
  * KV pool, the engine's rules its settings, and the platform its power. */
 #include "deployment_private.h"
+#include "scenario_private.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -19,28 +20,6 @@ static const char *own_precision(const apmw_llm_spec *llm)
     const double bits = experts ? 8.0 * llm->expert_bytes / llm->expert_params
                                 : 8.0 * llm->resident_bytes / llm->total_params;
     return bits < 6.0 ? "fp4" : bits < 12.0 ? "fp8" : "bf16";
-}
-
-/* Tokens emitted a step. A draft needs a measured acceptance: of the scenario, or of the model's curve. */
-static apmw_status acceptance(const apmw_scenario *scenario, const apmw_llm_spec *llm, int draft, double *out,
-                              apmw_error *err)
-{
-    *out = 1.0;
-    if (draft == 0) {
-        return APMW_OK;
-    }
-    *out = scenario->acceptance_length;
-    if (isnan(*out) && draft <= 7) {
-        *out = llm->acceptance[draft];
-    }
-    if (isnan(*out)) {
-        return apmw_error_set(err, APMW_E_SCENARIO, "%s has no acceptance curve at %d draft tokens: state one", llm->id,
-                              draft);
-    }
-    if (*out > 1.0 + draft) {
-        return apmw_error_set(err, APMW_E_SCENARIO, "acceptance length %g exceeds 1 + %d draft tokens", *out, draft);
-    }
-    return APMW_OK;
 }
 
 static void make_spec(const apmw_scenario *scenario, const apmw_node_spec *node, const apmw_llm_spec *llm,
@@ -108,12 +87,12 @@ static apmw_status make_engine(apmw_catalog *catalog, const apmw_scenario *scena
     return status;
 }
 
-static void describe(apmw_deployment *d, const apmw_scenario *scenario, const apmw_llm_spec *llm)
+static void describe(apmw_deployment *d, const char *source, const apmw_llm_spec *llm)
 {
-    char speculation[96] = "no speculation";
+    char speculation[224] = "no speculation";
     if (d->spec.draft_tokens > 0) {
         snprintf(speculation, sizeof speculation, "%d draft tokens, %.3g tokens a step (%s)", d->spec.draft_tokens,
-                 d->acceptance_length, isnan(scenario->acceptance_length) ? "model's curve" : "stated");
+                 d->acceptance_length, source);
     }
     const double half = 100.0 * expm1(1.645 * d->overhead.ln_sd_time);
     snprintf(d->basis, sizeof d->basis,
@@ -198,12 +177,16 @@ apmw_status apmw_deployment_build_role(apmw_catalog *catalog, const apmw_scenari
     apmw_copy(out->name, sizeof out->name, choice->name);
     out->spec.draft_tokens = scenario->draft_tokens > 0 ? scenario->draft_tokens : 0;
     double memory_fraction = (double)NAN;
-    status = acceptance(scenario, llm, out->spec.draft_tokens, &out->acceptance_length, err);
+    apmw_acceptance accepted;
+    status = apmw_scenario_acceptance(apmw_catalog_dir(catalog), scenario, llm, out->spec.draft_tokens, &accepted, err);
+    out->acceptance_length = accepted.mean;
     if (status == APMW_OK) {
         status = make_engine(catalog, scenario, &point, role, out, &memory_fraction, err);
     }
     if (status == APMW_OK) {
         out->engine.acceptance_length = out->acceptance_length;
+        out->engine.acceptance_variance = accepted.variance;
+        out->engine.acceptance_fixed = scenario->acceptance_fixed;
         out->engine.max_model_len = llm->context_tokens;
         status = compile(catalog, scenario->frontend_scale, memory_fraction, context, out, err);
     }
@@ -214,7 +197,7 @@ apmw_status apmw_deployment_build_role(apmw_catalog *catalog, const apmw_scenari
         apmw_deployment_free(out);
         return apmw_error_wrap(err, "%s %s %s %s", node->accelerator, llm->id, engine, choice->name);
     }
-    describe(out, scenario, llm);
+    describe(out, accepted.source, llm);
     return APMW_OK;
 }
 

@@ -98,15 +98,46 @@ apmw_status apmw_scenario_opt_object(const apmw_json_cur *object, const char *ke
     return status == APMW_OK ? apmw_json_only_keys(out, keys, err) : status;
 }
 
+static apmw_status read_chances(const apmw_json_cur *list, apmw_scenario *s, apmw_error *err)
+{
+    const int n = apmw_json_length(list);
+    if (apmw_json_typeof(list) != APMW_JSON_ARRAY || n < 1 || n > APMW_MAX_DRAFTS) {
+        return apmw_json_error(list, err, APMW_E_DATA, "expected a list of 1 to %d chances", APMW_MAX_DRAFTS);
+    }
+    apmw_status status = APMW_OK;
+    for (int i = 0; i < n && status == APMW_OK; i++) {
+        apmw_json_cur item;
+        status = apmw_json_at(list, i, &item, err);
+        READ(apmw_json_as_double(&item, &s->acceptance_by_position[i], err));
+        if (status == APMW_OK && !(s->acceptance_by_position[i] >= 0.0 && s->acceptance_by_position[i] <= 1.0)) {
+            status = apmw_json_error(&item, err, APMW_E_DATA, "a chance lies in 0..1");
+        }
+    }
+    s->n_acceptance = n;
+    return status;
+}
+
 static apmw_status read_speculation(const apmw_json_cur *root, apmw_scenario *s, apmw_error *err)
 {
-    static const char *const KEYS[] = {"draft_tokens", "acceptance_length", NULL};
-    apmw_json_cur item;
+    static const char *const KEYS[] = {"draft_tokens", "acceptance_length", "acceptance_preset", "acceptance_by_position",
+                                       "acceptance_fixed", NULL};
+    apmw_json_cur item, list;
     bool present;
     apmw_status status = apmw_scenario_opt_object(root, "speculation", KEYS, &item, &present, err);
     if (status == APMW_OK && present) {
         READ(apmw_scenario_opt_count(&item, "draft_tokens", 0, 16, &s->draft_tokens, err));
         READ(apmw_json_opt_double(&item, "acceptance_length", 1.0, 17.0, &s->acceptance_length, err));
+        READ(apmw_scenario_opt_text(&item, "acceptance_preset", s->acceptance_preset, sizeof s->acceptance_preset, err));
+        READ(apmw_json_opt_bool(&item, "acceptance_fixed", &s->acceptance_fixed, err));
+        if (status == APMW_OK && apmw_json_has(&item, "acceptance_by_position")) {
+            status = apmw_json_child(&item, "acceptance_by_position", &list, err);
+            READ(read_chances(&list, s, err));
+        }
+        const int stated = !isnan(s->acceptance_length) + (s->acceptance_preset[0] != '\0') + (s->n_acceptance > 0);
+        if (status == APMW_OK && stated > 1) {
+            status = apmw_json_error(&item, err, APMW_E_DATA,
+                                     "acceptance_length, acceptance_preset and acceptance_by_position say the same thing: state one");
+        }
     }
     return status;
 }
@@ -295,6 +326,17 @@ void apmw_scenario_write(const apmw_scenario *scenario, apmw_buf *out)
         apmw_json_begin_object(&w, "speculation");
         apmw_json_int(&w, "draft_tokens", s->draft_tokens);
         double_if(&w, "acceptance_length", s->acceptance_length);
+        text_if(&w, "acceptance_preset", s->acceptance_preset);
+        if (s->n_acceptance > 0) {
+            apmw_json_begin_array(&w, "acceptance_by_position");
+            for (int i = 0; i < s->n_acceptance; i++) {
+                apmw_json_double(&w, NULL, s->acceptance_by_position[i]);
+            }
+            apmw_json_end_array(&w);
+        }
+        if (s->acceptance_fixed) {
+            apmw_json_bool(&w, "acceptance_fixed", true);
+        }
         apmw_json_end_object(&w);
     }
     apmw_json_begin_object(&w, "engine_settings");

@@ -25,6 +25,16 @@ apmw_status apmw_scenario_opt_object(const apmw_json_cur *object, const char *ke
                                      apmw_json_cur *out, bool *present, apmw_error *err);
 const char *apmw_scenario_routing_name(apmw_routing routing);
 
+/* acceptance.c */
+typedef struct apmw_acceptance {
+    double mean;     /* tokens emitted a step */
+    double variance; /* 0 = of one chance for all positions */
+    char source[128];
+} apmw_acceptance;
+/* APMW_E_SCENARIO when nothing is known at this draft length, APMW_E_DATA for an unknown preset. */
+apmw_status apmw_scenario_acceptance(const char *data_dir, const apmw_scenario *scenario, const apmw_llm_spec *llm,
+                                     int draft, apmw_acceptance *out, apmw_error *err);
+
 /* scenario_pools.c: "disaggregation" */
 apmw_status apmw_scenario_read_pools(const apmw_json_cur *root, apmw_scenario *s, apmw_error *err);
 void apmw_scenario_write_pools(const apmw_scenario *s, apmw_json_writer *w);

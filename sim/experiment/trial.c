@@ -160,7 +160,13 @@ static bool make_pool(const apmw_deployment *d, int index, size_t first, const v
     for (size_t i = first; i < first + n; i++) {
         p->engines[i] = d->engine;
         p->engines[i].cost = p->scaled[index];
-        p->engines[i].acceptance_length = 1.0 + (d->engine.acceptance_length - 1.0) * v->acceptance_scale;
+        /* Fewer accepted at every position alike: S_i scales, and with it E[accepted] and E[accepted^2]. */
+        const double drafted = d->engine.acceptance_length - 1.0, scale = v->acceptance_scale;
+        p->engines[i].acceptance_length = 1.0 + drafted * scale;
+        if (d->engine.acceptance_variance > 0.0) {
+            p->engines[i].acceptance_variance =
+                scale * (d->engine.acceptance_variance + drafted * drafted) - scale * scale * drafted * drafted;
+        }
         if (v->kv_all_windows) {
             p->engines[i].kv_blocks = d->kv_blocks_all_windows > 0 ? d->kv_blocks_all_windows : 1;
         }

@@ -66,6 +66,9 @@ typedef struct apmw_engine_config {
      * steps of a sequence's output are drawn once, when it starts to decode. */
     int draft_tokens;
     double acceptance_length;
+    /* Of the tokens emitted a step; 0: as if every drafted token had the same chance once those before it are accepted. */
+    double acceptance_variance;
+    bool acceptance_fixed; /* no spread: every sequence emits at the mean rate */
     uint64_t seed;
     bool plain; /* the step-by-step oracle */
     /* TRT-LLM (GUARANTEED_NO_EVICT): output tokens for which KV is reserved at admission when the request

@@ -30,6 +30,7 @@ typedef struct apmw_pool_scenario {
     int64_t max_num_seqs, max_num_batched_tokens;
 } apmw_pool_scenario;
 
+enum { APMW_MAX_DRAFTS = 16 };
 enum { APMW_POOL_PREFILL, APMW_POOL_DECODE, APMW_POOLS };
 
 /* How KV travels between pools. NaN and -1: from the platforms' specifications (apmw_deployment_build_pools). */
@@ -52,7 +53,11 @@ typedef struct apmw_scenario {
     int accelerators;        /* of the deployment; 0 = of the node, at most 8 */
     double memory_fraction;  /* NaN = engine default */
     int draft_tokens;        /* -1 = capacity: the best of those that the model supports; simulate: none */
-    double acceptance_length;/* NaN = the model's curve */
+    double acceptance_length;/* NaN = the model's curve, or: */
+    char acceptance_preset[40];                     /* of hwmodels/rules/acceptance.json; "" = none */
+    double acceptance_by_position[APMW_MAX_DRAFTS]; /* chance of each drafted token once all before it are accepted */
+    int n_acceptance;                               /* 0 = none stated */
+    bool acceptance_fixed;   /* every sequence emits at the mean rate; false: it is drawn for each */
     /* engine settings: 0 = engine default */
     int64_t max_num_seqs, max_num_batched_tokens, block_tokens;
     int recv_interval;

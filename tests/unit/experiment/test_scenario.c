@@ -90,6 +90,27 @@ static void pools(void **state)
                        "\"decode\":{\"layout\":\"tp4\"}}}", &s, &err), APMW_E_DATA, &err, "gbyte_per_s");
 }
 
+static void acceptance_is_stated_once(void **state)
+{
+    (void)state;
+    apmw_scenario s;
+    apmw_error err = {0};
+    assert_ok(parse("{\"speculation\":{\"draft_tokens\":2,\"acceptance_by_position\":[0.8,0.5],\"acceptance_fixed\":true}}", &s,
+                    &err), &err);
+    assert_int_equal(s.n_acceptance, 2);
+    assert_true(s.acceptance_fixed);
+    apmw_buf text = {0};
+    apmw_scenario again;
+    apmw_scenario_write(&s, &text);
+    assert_ok(parse(text.data, &again, &err), &err);
+    assert_near(again.acceptance_by_position[1], 0.5, 0);
+    apmw_buf_free(&text);
+    assert_error(parse("{\"speculation\":{\"acceptance_length\":2,\"acceptance_preset\":\"v4-pro-mtp\"}}", &s, &err),
+                 APMW_E_DATA, &err, "state one");
+    assert_error(parse("{\"speculation\":{\"acceptance_by_position\":[1.5]}}", &s, &err), APMW_E_DATA, &err, "0..1");
+    assert_error(parse("{\"speculation\":{\"acceptance_by_position\":0.5}}", &s, &err), APMW_E_DATA, &err, "list");
+}
+
 static void defaults_survive(void **state)
 {
     (void)state;
@@ -157,7 +178,7 @@ static void layouts(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(all_keys), cmocka_unit_test(pools), cmocka_unit_test(defaults_survive),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(all_keys), cmocka_unit_test(pools), cmocka_unit_test(acceptance_is_stated_once), cmocka_unit_test(defaults_survive),
                                        cmocka_unit_test(refusals), cmocka_unit_test(layouts)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
