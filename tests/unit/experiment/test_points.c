@@ -162,6 +162,31 @@ static void split_rule(void **state)
     apmw_points_free(&points);
 }
 
+/* Layouts that settings contradict are mended, each role by itself; the split still goes by the labels. */
+static void mended_layouts(void **state)
+{
+    (void)state;
+    apmw_points points;
+    parse("a,gb200,kimi-k2.5,vllm,fp4,disagg,1024,1024,256,20,,,,,,1,4,1,4,1,16,1,16,none,0.8,mean,500,19,2026-04-07,known,,,,,,,,,,\n"
+          "b,gb200,kimi-k2.5,vllm,fp4,disagg,1024,1024,4,20,,,,,,1,4,1,4,4,4,1,4,none,0.8,mean,500,19,2026-04-07,known,,,,,,,,,,\n"
+          "c,gb200,deepseek-v3-r1,sglang,fp4,disagg,1024,1024,512,64,,,,,,4,1,1,1,1,1,1,1,none,0.8,mean,9,9,2025-12-21,known,,,,,,,,,,\n"
+          "d,gb200,deepseek-v3-r1,sglang,fp4,disagg,1024,1024,512,64,,,,,,4,1,1,1,1,1,1,1,none,0.8,mean,9,9,2026-02-21,known,,,,,,,,,,\n",
+          &points);
+    const apmw_point *p = points.items;
+    assert_int_equal(p[0].layout[1].tp, 1); /* 16 GPUs with an all-to-all: data-parallel attention */
+    assert_int_equal(p[0].layout[1].attention_dp, 16);
+    assert_int_equal(p[0].layout[1].moe_ep, 16);
+    assert_int_equal(p[0].layout[0].attention_dp, 4);
+    assert_int_equal(p[1].layout[1].tp, 4); /* 4 GPUs without one: as labelled */
+    assert_int_equal(p[1].layout[1].attention_dp, 1);
+    assert_int_equal(p[2].layout[1].attention_dp, 48); /* 12 nodes of 4 */
+    assert_int_equal(p[2].layout[0].attention_dp, 4);
+    assert_int_equal(p[3].layout[1].attention_dp, 1); /* not of that time */
+    static const char labelled[] = "gb200|kimi-k2.5|vllm|fp4|16|16|1";
+    assert_int_equal(p[0].judge, apmw_hash64(labelled, strlen(labelled), 0) & 1U);
+    apmw_points_free(&points);
+}
+
 static void bad_cells(void **state)
 {
     (void)state;
@@ -189,6 +214,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(formulas),    cmocka_unit_test(aggregated_row), cmocka_unit_test(disaggregated_row),
         cmocka_unit_test(silent_rows), cmocka_unit_test(split_rule),     cmocka_unit_test(bad_cells),
+        cmocka_unit_test(mended_layouts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
