@@ -9,22 +9,28 @@
 #include "apmw/points.h"
 #include "apmw/validate.h"
 #include "cli.h"
+#include "cli_agentic.h"
 #include "cli_power.h"
+#include "cli_steps.h"
 
 typedef struct options {
     const char *path, *half;
+    const char *agentic, *run; /* folder of measured runs of agents, and the only one wanted */
     char *only[8]; /* "column=value", owned copies */
     size_t n_only;
     bool no_fit, rows;
 } options;
 
-enum { OPT_NO_FIT = 256, OPT_HALF, OPT_ONLY, OPT_ROWS };
+enum { OPT_NO_FIT = 256, OPT_HALF, OPT_ONLY, OPT_ROWS, OPT_AGENTIC, OPT_RUN };
 
 static const struct argp_option option_list[] = {
     {"no-fit", OPT_NO_FIT, NULL, 0, "Sums of measured kernels and scheduler rules only: no fitted number", 0},
     {"half", OPT_HALF, "H", 0, "fit, judge or all (default all: both halves, printed apart)", 0},
     {"only", OPT_ONLY, "K=V,..", 0, "Only rows with platform, model, engine or mode of this value", 0},
     {"rows", OPT_ROWS, NULL, 0, "A line for each row instead of groups", 0},
+    {"agentic", OPT_AGENTIC, "DIR", 0, "Instead of points: measured runs of agents, a folder with runs.csv, users.csv, "
+     "client.json and scenario.json", 0},
+    {"run", OPT_RUN, "NAME", 0, "With --agentic: this run only", 0},
     {0},
 };
 
@@ -37,6 +43,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_ROWS:
         o->rows = true;
+        return 0;
+    case OPT_AGENTIC:
+        o->agentic = arg;
+        return 0;
+    case OPT_RUN:
+        o->run = arg;
         return 0;
     case OPT_HALF:
         if (strcmp(arg, "fit") != 0 && strcmp(arg, "judge") != 0 && strcmp(arg, "all") != 0)
@@ -69,12 +81,14 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 static const struct argp parser = {
     .options = option_list,
     .parser = parse,
-    .args_doc = "POINTS.csv",
+    .args_doc = "POINTS.csv\n--agentic DIR",
     .doc = "Predicts every measured serving point of a CSV by simulating its server under its own load driver, and prints the "
            "errors by platform, model and engine, the half that fits saw apart from the half that judges. A table of "
            "measured power (columns avg_power_W_total, ...) is predicted with the measured and with the simulated step "
-           "rate.\v"
-           "Example: apmw validate hwmodels/evidence/serving/points.csv.zst --half judge",
+           "rate. A table of single passes (columns rank_seqs, total_seqs, ...) is predicted pass by pass. "
+           "With --agentic, every run of a folder of measured agents is simulated from its scenario.\v"
+           "Examples: apmw validate hwmodels/evidence/serving/points.csv.zst --half judge\n"
+           "apmw validate --agentic hwmodels/evidence/agentic",
 };
 
 static bool selected(const options *o, const apmw_point *p)
@@ -226,6 +240,21 @@ static int validate_power(apmw_cli *cli, const options *o, apmw_catalog *catalog
     return status == APMW_OK ? apmw_cli_emit_table(cli, table) : apmw_cli_fail(cli, &err);
 }
 
+static int validate_agents(apmw_cli *cli, const options *o)
+{
+    apmw_error err = {0};
+    apmw_catalog *catalog = NULL;
+    if (o->agentic == NULL || o->path != NULL)
+        return apmw_cli_failf(cli, APMW_E_USAGE, o->agentic == NULL ? "--run names a run of --agentic DIR"
+                                                                    : "either points or --agentic, not both");
+    apmw_cli_catch_interrupt();
+    if (apmw_catalog_open(cli->data_dir, &catalog, &err) != APMW_OK)
+        return apmw_cli_fail(cli, &err);
+    const int code = apmw_cli_agentic(cli, catalog, o->agentic, o->run);
+    apmw_catalog_free(catalog);
+    return code;
+}
+
 static int run(apmw_cli *cli, int argc, char **argv)
 {
     options o = {0};
@@ -233,6 +262,8 @@ static int run(apmw_cli *cli, int argc, char **argv)
     int code = apmw_cli_parse(cli, &parser, argc, argv, &o);
     if (code != APMW_OK)
         return code;
+    if (o.agentic != NULL || o.run != NULL)
+        return validate_agents(cli, &o);
     if (o.path == NULL)
         return apmw_cli_failf(cli, APMW_E_USAGE, "which file of measured points?");
     apmw_csv *csv = NULL;
@@ -240,6 +271,7 @@ static int run(apmw_cli *cli, int argc, char **argv)
     apmw_cli_catch_interrupt();
     apmw_status status = apmw_csv_load(o.path, &csv, &err);
     bool power = status == APMW_OK && apmw_csv_col(csv, "avg_power_W_total") >= 0;
+    bool steps = status == APMW_OK && apmw_csv_col(csv, "rank_seqs") >= 0;
     apmw_csv_free(csv);
     if (status == APMW_OK)
         status = apmw_cli_input(cli, o.path, &err);
@@ -247,7 +279,9 @@ static int run(apmw_cli *cli, int argc, char **argv)
         status = apmw_catalog_open(cli->data_dir, &catalog, &err);
     if (status != APMW_OK)
         return apmw_cli_fail(cli, &err);
-    code = power ? validate_power(cli, &o, catalog) : validate_points(cli, &o, catalog);
+    code = power   ? validate_power(cli, &o, catalog)
+           : steps ? apmw_cli_validate_steps(cli, catalog, o.path, o.no_fit, o.rows)
+                   : validate_points(cli, &o, catalog);
     apmw_catalog_free(catalog);
     return code;
 }
