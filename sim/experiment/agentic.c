@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Measured runs of agents (agentic.h): read, simulated, compared. */
+#include "apmw/agentic.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "apmw/csv.h"
+#include "apmw/json.h"
+#include "apmw/text.h"
+
+/* ------------------------------------------------------------------ reading */
+
+typedef struct reader {
+    apmw_csv *csv;
+    size_t row;
+    apmw_status status;
+    apmw_error *err;
+} reader;
+
+static double number(reader *r, const char *column)
+{
+    double value = (double)NAN;
+    int col = -1;
+    if (r->status == APMW_OK) {
+        r->status = apmw_csv_need(r->csv, column, &col, r->err);
+    }
+    if (r->status == APMW_OK) {
+        r->status = apmw_csv_double(r->csv, r->row, col, &value, r->err);
+    }
+    return value;
+}
+
+static const char *text(reader *r, const char *column)
+{
+    int col = -1;
+    if (r->status == APMW_OK) {
+        r->status = apmw_csv_need(r->csv, column, &col, r->err);
+    }
+    return r->status == APMW_OK ? apmw_csv_cell(r->csv, r->row, col) : "";
+}
+
+static void read_run(reader *r, apmw_agentic_run *run)
+{
+    const double none = (double)NAN;
+    apmw_copy(run->name, sizeof run->name, text(r, "run"));
+    const double users = number(r, "users");
+    run->users = users >= 1.0 && users <= 1e6 ? (int64_t)users : 0;
+    run->offload = strcmp(text(r, "offload"), "on") == 0;
+    run->use = strcmp(text(r, "use"), "yes") == 0;
+    apmw_copy(run->why_not, sizeof run->why_not, text(r, "why_not"));
+    run->duration_s = number(r, "duration_s");
+    run->output_tokens = number(r, "output_tokens");
+    run->kv_tokens = number(r, "kv_tokens");
+    apmw_agentic_figures *m = &run->measured;
+    m->requests = number(r, "requests");
+    m->ttft_s = 1e-3 * number(r, "ttft_p50_ms");
+    m->tpot_s = 1e-3 * number(r, "tpot_p50_ms");
+    m->gpu_hit = 0.01 * number(r, "prompt_gpu_percent");
+    m->host_hit = 0.01 * number(r, "prompt_host_percent");
+    m->requeried_hit = 0.01 * number(r, "gpu_hit_percent");
+    m->host_requeried_hit = 0.01 * number(r, "cpu_hit_percent");
+    m->prompt_tokens = number(r, "server_prompt_tokens") / number(r, "server_requests");
+    m->mean_running = number(r, "mean_running");
+    m->mean_waiting = number(r, "mean_waiting");
+    m->preemptions = number(r, "preemptions");
+    run->predicted = (apmw_agentic_figures){none, none, none, none, none, none, none, none, none, none, none};
+    run->predicted_kv_tokens = none;
+    if (r->status == APMW_OK && run->use &&
+        (run->users < 1 || !(run->duration_s > 0.0) || !(run->output_tokens >= 1.0) || !(run->kv_tokens >= 1.0))) {
+        r->status = apmw_error_set(r->err, APMW_E_DATA, "run %s: users, duration_s, output_tokens and kv_tokens are needed",
+                                   run->name);
+    }
+}
+
+static int by_users(const void *a, const void *b)
+{
+    const apmw_agentic_run *x = a, *y = b;
+    if (x->offload != y->offload) {
+        return x->offload ? 1 : -1;
+    }
+    if (x->users != y->users) {
+        return x->users < y->users ? -1 : 1;
+    }
+    return strcmp(x->name, y->name);
+}
+
+static apmw_status read_runs(const char *path, apmw_agentic *out, apmw_error *err)
+{
+    reader r = {.err = err};
+    r.status = apmw_csv_load(path, &r.csv, err);
+    if (r.status == APMW_OK) {
+        out->n = apmw_csv_rows(r.csv);
+        out->runs = calloc(out->n + 1, sizeof *out->runs);
+        r.status = out->runs == NULL ? apmw_error_set(err, APMW_E_NOMEM, "out of memory for %zu runs", out->n) : APMW_OK;
+    }
+    for (r.row = 0; r.row < out->n && r.status == APMW_OK; r.row++) {
+        read_run(&r, &out->runs[r.row]);
+    }
+    apmw_csv_free(r.csv);
+    if (r.status == APMW_OK) {
+        qsort(out->runs, out->n, sizeof *out->runs, by_users);
+    }
+    return r.status == APMW_OK || err == NULL ? r.status : apmw_error_wrap(err, "%s", path);
+}
+
+static apmw_status read_client(const char *path, apmw_agentic *out, apmw_error *err)
+{
+    static const char *const KEYS[] = {"schema", "first_prompt_scale", "growth_scale", "answer_share", "max_delay_s",
+                                       "max_recorded_tokens", NULL};
+    apmw_json *doc = NULL;
+    out->sent = apmw_sent_as_recorded();
+    out->answer_share = 0.0;
+    apmw_status status = apmw_json_load(path, &doc, err);
+    if (status != APMW_OK) {
+        return status;
+    }
+    const apmw_json_cur root = apmw_json_root(doc);
+    status = apmw_json_only_keys(&root, KEYS, err);
+    const struct {
+        const char *key;
+        double lo, hi, *out;
+    } numbers[] = {{"first_prompt_scale", 1e-3, 1e3, &out->sent.first_prompt_scale},
+                   {"growth_scale", 0.0, 1e3, &out->sent.growth_scale},
+                   {"answer_share", 0.0, 1.0, &out->answer_share},
+                   {"max_delay_s", 0.0, 1e9, &out->sent.max_delay_s}};
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0] && status == APMW_OK; i++) {
+        status = apmw_json_opt_double(&root, numbers[i].key, numbers[i].lo, numbers[i].hi, numbers[i].out, err);
+    }
+    if (status == APMW_OK) {
+        status = apmw_json_opt_int(&root, "max_recorded_tokens", 0, 1000000000, &out->sent.max_recorded_tokens, err);
+    }
+    apmw_json_free(doc);
+    return status;
+}
+
+apmw_status apmw_agentic_load(const char *dir, apmw_agentic *out, apmw_error *err)
+{
+    char path[1100];
+    memset(out, 0, sizeof *out);
+    apmw_scenario_init(&out->scenario);
+    if (strlen(dir) > sizeof out->users_path - 32) {
+        return apmw_error_set(err, APMW_E_USAGE, "the name of the folder is too long");
+    }
+    snprintf(out->users_path, sizeof out->users_path, "%s/users.csv", dir);
+    snprintf(path, sizeof path, "%s/scenario.json", dir);
+    apmw_status status = apmw_scenario_load(path, &out->scenario, err);
+    if (status == APMW_OK) {
+        snprintf(path, sizeof path, "%s/client.json", dir);
+        status = read_client(path, out, err);
+    }
+    if (status == APMW_OK) {
+        snprintf(path, sizeof path, "%s/runs.csv", dir);
+        status = read_runs(path, out, err);
+    }
+    if (status != APMW_OK) {
+        apmw_agentic_free(out);
+    }
+    return status;
+}
+
+void apmw_agentic_free(apmw_agentic *agentic)
+{
+    free(agentic->runs);
+    agentic->runs = NULL;
+    agentic->n = 0;
+}
+
+/* ------------------------------------------------------------------ simulating */
+
+typedef struct load {
+    apmw_start *starts;
+    size_t n_starts;
+    apmw_trace trace;
+} load;
+
+static void free_load(load *l)
+{
+    free(l->starts);
+    apmw_trace_free(&l->trace);
+}
+
+static apmw_status make_load(const apmw_agentic *agentic, const apmw_trace *recorded, const apmw_agentic_run *run, load *out,
+                             apmw_error *err)
+{
+    apmw_sent sent = agentic->sent;
+    sent.output_tokens = run->output_tokens;
+    sent.answer_tokens = agentic->answer_share * run->output_tokens;
+    apmw_status status = apmw_starts_load(agentic->users_path, recorded, run->users, &out->starts, &out->n_starts, err);
+    if (status == APMW_OK) {
+        status = apmw_trace_as_sent(recorded, out->starts, &out->n_starts, &sent, &out->trace, err);
+    }
+    return status;
+}
+
+static apmw_status summarize(const apmw_collector *collector, const apmw_step_summary *steps, apmw_agentic_figures *out,
+                             apmw_error *err)
+{
+    size_t n = 0;
+    const apmw_request_record *r = apmw_collector_requests(collector, &n);
+    apmw_latency_summary latency;
+    apmw_status status = apmw_collector_status(collector, err);
+    if (status == APMW_OK) {
+        status = apmw_latency_summarize(r, n, &latency, err);
+    }
+    if (status != APMW_OK) {
+        return status;
+    }
+    double prompt = 0.0, hbm = 0.0, below = 0.0, preemptions = 0.0;
+    for (size_t i = 0; i < n; i++) {
+        if (r[i].state == APMW_REQUEST_DONE) {
+            prompt += (double)r[i].n_prompt;
+            hbm += (double)r[i].n_cached;
+            below += (double)r[i].n_fetched;
+            preemptions += r[i].n_preemptions;
+        }
+    }
+    out->requests = (double)latency.n_done;
+    out->ttft_s = latency.ttft_s.p50;
+    out->tpot_s = latency.tpot_s.p50;
+    out->gpu_hit = hbm / prompt;
+    out->host_hit = below / prompt;
+    out->prompt_tokens = prompt / (double)latency.n_done;
+    out->mean_running = steps->mean_batch * steps->busy_share;
+    out->mean_waiting = steps->mean_waiting * steps->busy_share;
+    out->preemptions = preemptions;
+    return APMW_OK;
+}
+
+static apmw_status simulate(const apmw_deployment *d, const apmw_scenario *s, const load *l, apmw_agentic_run *run,
+                            apmw_error *err)
+{
+    const apmw_window window = {.from = 0, .to = APMW_TIME_NEVER};
+    const apmw_time end = apmw_time_from_s(run->duration_s);
+    apmw_laws *laws = apmw_laws_create(&(apmw_laws_config){.one_request_per_agent = !s->concurrent_subagents});
+    apmw_collector *collector = apmw_collector_create(&window, false);
+    apmw_step_meter *meter = apmw_step_meter_create(&window, 1);
+    apmw_sim *sim = NULL;
+    apmw_status status = laws == NULL || collector == NULL || meter == NULL
+                             ? apmw_error_set(err, APMW_E_NOMEM, "out of memory for a run")
+                             : APMW_OK;
+    const apmw_agents agents = {
+        .trace = &l->trace,
+        .n_agents = run->users,
+        .share_global = s->share_prefix,
+        .output_cached = s->output_cached,
+        .max_context = d->engine.max_model_len,
+        .delay_scale = s->delay_scale,
+        .concurrent_lanes = s->concurrent_subagents,
+        .seed = s->seed,
+        .starts = l->starts,
+        .n_starts = l->n_starts,
+    };
+    apmw_workload workload;
+    if (status == APMW_OK) {
+        status = apmw_workload_agents(&agents, &workload, err);
+    }
+    if (status == APMW_OK) {
+        apmw_engine_config engine = d->engine;
+        engine.cost = d->cost;
+        engine.kv_blocks = (int64_t)floor(run->kv_tokens / (double)engine.block_tokens);
+        const apmw_probe *const probes[] = {apmw_laws_probe(laws), apmw_collector_probe(collector),
+                                            apmw_step_meter_probe(meter)};
+        const apmw_sim_config config = {.engines = &engine, .n_engines = 1, .routing = s->routing, .seed = s->seed};
+        status = apmw_sim_create(&config, workload, probes, 3, &sim, err);
+        if (status == APMW_OK) {
+            status = apmw_sim_run(sim, end, err);
+        }
+        if (status == APMW_OK) {
+            status = apmw_laws_status(laws, err);
+        }
+        if (status == APMW_OK) {
+            apmw_step_summary steps;
+            apmw_step_meter_summary(meter, end, &steps);
+            status = summarize(collector, &steps, &run->predicted, err);
+        }
+        apmw_sim_free(sim);
+    }
+    apmw_step_meter_free(meter);
+    apmw_collector_free(collector);
+    apmw_laws_free(laws);
+    return status;
+}
+
+apmw_status apmw_agentic_predict(apmw_catalog *catalog, const apmw_agentic *agentic, const apmw_trace *recorded,
+                                 apmw_agentic_run *run, apmw_error *err)
+{
+    load l = {0};
+    apmw_deployment deployment = {0};
+    if (run->offload) {
+        apmw_copy(run->reason, sizeof run->reason, "host offload is not simulated");
+        return APMW_OK;
+    }
+    apmw_status status = make_load(agentic, recorded, run, &l, err);
+    if (status == APMW_OK) {
+        status = apmw_deployment_of(catalog, &agentic->scenario, apmw_trace_mean_context(&l.trace), &deployment, err);
+    }
+    if (status == APMW_OK && (deployment.prefill != NULL || deployment.choice.replicas != 1)) {
+        status = apmw_error_set(err, APMW_E_SCENARIO, "measured runs of agents are of one engine, not of %s", deployment.name);
+    }
+    if (status == APMW_OK) {
+        run->predicted_kv_tokens = deployment.kv_tokens;
+        status = simulate(&deployment, &agentic->scenario, &l, run, err);
+    }
+    apmw_deployment_free(&deployment);
+    free_load(&l);
+    return status;
+}
+
+/* ------------------------------------------------------------------ the knee */
+
+bool apmw_agentic_knee(const apmw_agentic *agentic, bool offload, bool predicted, int64_t *below, int64_t *above)
+{
+    const apmw_agentic_run *last = NULL;
+    for (size_t i = 0; i < agentic->n; i++) {
+        const apmw_agentic_run *run = &agentic->runs[i];
+        const double hit = predicted ? run->predicted.gpu_hit : run->measured.gpu_hit;
+        if (!run->use || run->offload != offload || isnan(hit)) {
+            continue;
+        }
+        if (last != NULL && hit < 0.5 * (predicted ? last->predicted.gpu_hit : last->measured.gpu_hit)) {
+            *below = last->users;
+            *above = run->users;
+            return true;
+        }
+        last = run;
+    }
+    return false;
+}
