@@ -142,8 +142,11 @@ static apmw_status simulate_all(const apmw_predictor *predictor, const apmw_poin
 /* Shares of an engine's sd by which nodes of a kind may deviate. Chosen on the fit half with whole layouts, whole cells
  * (model, platform, precision) and whole platforms of a model left out: crossed nodes bring the time per token of left-out cells
  * from 8.9 to 7.0 %; TTFT gains nothing from precision and month. */
-static const double time_share[FIT_PATH] = {1, 1, 1, 1, 1, 1, 1, 1};
-static const double ttft_share[FIT_PATH] = {1, 1, 0, 1, 1, 0, 0.7, 0.7};
+static const double amd_time_share[FIT_PATH] = {1, 1, 1, 1, 1, 1, 1, 0};
+static const double time_share[FIT_PATH] = {1, 1, 2, 1, 1, 2, 1, 0};
+/* What kernels take beyond their rows is a matter of the rows that a model's number format uses: no engine's, no platform's. */
+static const double kernel_share[FIT_PATH] = {0, 1, 2, 0, 1, 2, 1, 0};
+static const double ttft_share[FIT_PATH] = {1, 1, 0, 1, 1, 0, 0.7, 0};
 static const double osl_share[FIT_PATH] = {1, 1, 0, 0, 0, 0, 0, 0}; /* a property of engine and model */
 /* Prefill workers by precision and epoch too: B200's of FP8 take twice the time of their rows, those of FP4 just theirs. */
 static const double worker_time_share[FIT_PATH] = {1, 1, 1, 1, 1, 1, 1, 2};
@@ -152,6 +155,7 @@ static const double worker_ttft_share[FIT_PATH] = {1, 1, 1, 1, 1, 0.5, 0.7, 1.4}
 static void set_priors(serving_stage *stage, const serving_tree *tree, const apmw_serving_fit_options *options,
                        fit_tree *out)
 {
+    bool amd = strcmp(tree->label[0].vendor, "amd") == 0;
     out->huber = options->huber;
     out->row_sd[FIT_TPOT] = options->sd_tpot;
     out->row_sd[FIT_TTFT] = options->sd_ttft;
@@ -165,6 +169,8 @@ static void set_priors(serving_stage *stage, const serving_tree *tree, const apm
             const double *shares = p == FIT_ACCEPT_OSL ? osl_share
                                    : tree->workers     ? (ttft ? worker_ttft_share : worker_time_share)
                                    : ttft              ? ttft_share
+                                   : amd               ? amd_time_share
+                                   : p == FIT_KERNEL   ? kernel_share
                                                        : time_share;
             share *= shares[kind];
             if (accept && !stage->speculative)
