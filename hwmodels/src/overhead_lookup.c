@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include "compose_internal.h"
@@ -7,6 +8,19 @@
 const char *apmw_overhead_platform(const char *platform)
 {
     return strcmp(platform, "mi325x") ? platform : "mi300x";
+}
+
+/* What forms without a measured kernel add to the spread, for models whose served times the fit does not know. */
+static apmw_status add_spread_of_forms(const compose_context *ctx, apmw_overhead *out, apmw_error *err)
+{
+    double time = 0, ttft = 0;
+    apmw_status st = apmw_rule_number(ctx, "models", "form_sd_time", 0, &time, err);
+    if (st || (st = apmw_rule_number(ctx, "models", "form_sd_ttft", 0, &ttft, err))) {
+        return st;
+    }
+    out->ln_sd_time = hypot(out->ln_sd_time, time);
+    out->ln_sd_ttft = hypot(out->ln_sd_ttft, ttft);
+    return APMW_OK;
 }
 
 apmw_status apmw_overhead_lookup(apmw_catalog *catalog, const apmw_serving_spec *spec, apmw_overhead *out,
@@ -37,6 +51,9 @@ apmw_status apmw_overhead_lookup(apmw_catalog *catalog, const apmw_serving_spec 
         apmw_overhead_table_free(&table);
     } else if (st == APMW_E_NOINPUT) {
         st = APMW_OK; /* nothing fitted yet */
+    }
+    if (st == APMW_OK) {
+        st = add_spread_of_forms(&ctx, out, err);
     }
     apmw_compose_context_close(&ctx);
     return st;

@@ -106,6 +106,39 @@ static int list(apmw_cli *cli, apmw_catalog *catalog)
     return apmw_cli_emit_table(cli, table);
 }
 
+/* Operations of a part that no table prices: lines of the form "<operation> <times> <ms> <ms>  form: ..." of a deployment of
+ * DeepSeek-R1, the model whose every kind of operation is the plainest. Parts with tables for all of them have none. */
+static apmw_status form_rows(apmw_catalog *catalog, const char *platform, apmw_table *table, apmw_error *err)
+{
+    apmw_serving_spec spec = {.model = "deepseek-v3-r1", .precision = "fp8", .layout = {8, 1, 1, 8, 1}};
+    apmw_step_cost *cost = NULL;
+    apmw_compose_report report = {0};
+    apmw_copy(spec.platform, sizeof spec.platform, platform);
+    apmw_status status = apmw_compose(catalog, &spec, NULL, &cost, &report, err);
+    if (status != APMW_OK)
+        return status == APMW_E_SCENARIO ? APMW_OK : status; /* no such deployment: nothing to say of it */
+    apmw_step_cost_free(cost);
+    for (const char *line = report.rows.data; line != NULL && *line != '\0';) {
+        const char *end = strchr(line, '\n'), *form = strstr(line, "form: ");
+        char operation[32] = "", text[200] = "";
+        if (form != NULL && (end == NULL || form < end) && sscanf(line, "%31s", operation) == 1) {
+            snprintf(text, sizeof text, "%.*s", end == NULL ? 199 : (int)(end - form - 6), form + 6);
+            apmw_table_text(table, operation);
+            apmw_table_text(table, "any");
+            apmw_table_text(table, NULL);
+            apmw_table_text(table, text);
+            apmw_table_int(table, 0);
+            for (int i = 0; i < 6; i++)
+                apmw_table_text(table, NULL);
+            apmw_table_text(table, "form, wide");
+            apmw_table_text(table, "not measured");
+        }
+        line = end == NULL ? NULL : end + 1;
+    }
+    apmw_compose_report_free(&report);
+    return APMW_OK;
+}
+
 static int show(apmw_cli *cli, apmw_catalog *catalog, const options *o)
 {
     static const char *const columns[] = {"operation", "engine",   "version",       "family",         "points", "t0_us", "eff_flop",
@@ -133,6 +166,14 @@ static int show(apmw_cli *cli, apmw_catalog *catalog, const options *o)
         apmw_table_number(table, f->cv_form, 3);
         apmw_table_text(table, f->chosen);
         apmw_table_text(table, t->source);
+    }
+    const apmw_accelerator_spec *a = NULL;
+    apmw_status status = apmw_catalog_accelerator(catalog, o->platform, &a, &err);
+    if (status == APMW_OK && strcmp(a->vendor, "amd") == 0 && m->n_tables > 0)
+        status = form_rows(catalog, o->platform, table, &err);
+    if (status != APMW_OK) {
+        apmw_table_free(table);
+        return apmw_cli_fail(cli, &err);
     }
     apmw_cli_log(cli, APMW_LOG_INFO, "%s: %s", m->platform, m->provenance);
     return apmw_cli_emit_table(cli, table);
