@@ -429,7 +429,8 @@ static apmw_status run_agents(const options *o, const apmw_deployment *deploymen
     }
     const apmw_trial_config config = {
         .deployment = deployment, .trace = trace, .rules = &rules, .tiers = tiers, .n_tiers = n_tiers,
-        .n_agents = s->agents, .seed = s->seed, .routing = s->routing, .decode_routing = s->decode_routing, .share_prefix = s->share_prefix,
+        .n_agents = s->agents, .seed = s->seed, .routing = s->routing, .decode_routing = s->decode_routing,
+        .knowledge = {apmw_time_from_s(s->router_delay_s), s->router_kv_by_sending}, .share_prefix = s->share_prefix,
         .output_cached = s->output_cached, .concurrent_subagents = s->concurrent_subagents, .delay_scale = s->delay_scale, .time_scale = 1.0, .acceptance_scale = 1.0,
         .max_context = deployment->engine.max_model_len, .give_up_tier = -1, .collector = collector};
     return apmw_trial_run(&config, out, err);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "router.h"
 
+#include "router_view.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,6 +13,7 @@ typedef struct home {
 
 struct apmw_router {
     apmw_routing routing;
+    apmw_router_view *view;
     apmw_engine *const *engines;
     size_t n_engines, next; /* next: round robin */
     home *homes;            /* by agent */
@@ -18,14 +21,18 @@ struct apmw_router {
     int64_t **sessions;     /* of each engine and rank; allocated on first use */
 };
 
-apmw_router *apmw_router_create(apmw_routing routing, apmw_engine *const *engines, size_t n_engines)
+apmw_router *apmw_router_create(apmw_routing routing, const apmw_router_knowledge *knowledge, apmw_engine *const *engines,
+                                size_t n_engines, const apmw_des *des, const apmw_streams *streams)
 {
     apmw_router *r = calloc(1, sizeof *r);
     if (r == NULL) {
         return NULL;
     }
     r->sessions = calloc(n_engines, sizeof *r->sessions);
-    if (r->sessions == NULL) {
+    r->view = apmw_router_view_create(knowledge, engines, n_engines, des, streams);
+    if (r->sessions == NULL || r->view == NULL) {
+        free(r->sessions);
+        apmw_router_view_free(r->view);
         free(r);
         return NULL;
     }
@@ -42,6 +49,7 @@ void apmw_router_free(apmw_router *router)
             free(router->sessions[i]);
         }
         free(router->sessions);
+        apmw_router_view_free(router->view);
         free(router->homes);
         free(router);
     }
@@ -50,9 +58,9 @@ void apmw_router_free(apmw_router *router)
 static size_t least_loaded(const apmw_router *r)
 {
     size_t best = 0;
-    int64_t best_load = apmw_engine_load(r->engines[0], -1);
+    int64_t best_load = apmw_router_view_load(r->view, 0, -1);
     for (size_t i = 1; i < r->n_engines; i++) {
-        const int64_t load = apmw_engine_load(r->engines[i], -1);
+        const int64_t load = apmw_router_view_load(r->view, i, -1);
         if (load < best_load) {
             best = i;
             best_load = load;
@@ -69,8 +77,8 @@ static apmw_route longest_match(const apmw_router *r, const apmw_request *reques
     for (size_t i = 0; i < r->n_engines; i++) {
         const int ranks = apmw_engine_ranks(r->engines[i]);
         for (int k = 0; k < ranks; k++) {
-            const int64_t match = apmw_engine_match(r->engines[i], k, request->stream, request->record.n_prompt);
-            const int64_t load = apmw_engine_load(r->engines[i], k);
+            const int64_t match = apmw_router_view_match(r->view, i, k, request->stream, request->record.n_prompt);
+            const int64_t load = apmw_router_view_load(r->view, i, k);
             if (match > best_match || (match == best_match && load < best_load)) {
                 best = (apmw_route){.engine = i, .rank = k};
                 best_match = match;
@@ -113,7 +121,7 @@ static bool settle(apmw_router *r, home *out)
             }
         }
         for (int k = 0; k < ranks; k++) {
-            const int64_t sessions = r->sessions[i][k], load = apmw_engine_load(r->engines[i], k);
+            const int64_t sessions = r->sessions[i][k], load = apmw_router_view_load(r->view, i, k);
             if (best_sessions < 0 || sessions < best_sessions || (sessions == best_sessions && load < best_load)) {
                 *out = (home){.engine = (int32_t)i, .rank = k};
                 best_sessions = sessions;
@@ -138,7 +146,7 @@ bool apmw_router_choose(apmw_router *router, const apmw_request *request, apmw_r
         return true;
     case APMW_ROUTING_KV_AWARE:
         *out = longest_match(router, request);
-        return true;
+        return apmw_router_view_sent(router->view, out->engine, out->rank, request->stream, request->record.n_prompt);
     case APMW_ROUTING_AFFINITY:
         break;
     }

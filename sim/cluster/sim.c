@@ -53,12 +53,13 @@ static bool make_routers(apmw_sim *sim, const apmw_sim_config *config)
 {
     const size_t n_prefill = config->n_prefill;
     if (n_prefill == 0) {
-        sim->router = apmw_router_create(config->routing, sim->engines, config->n_engines);
+        sim->router = apmw_router_create(config->routing, &config->knowledge, sim->engines, config->n_engines, sim->des, sim->streams);
         return sim->router != NULL;
     }
-    sim->router = apmw_router_create(config->routing, sim->engines, n_prefill);
+    sim->router = apmw_router_create(config->routing, &config->knowledge, sim->engines, n_prefill, sim->des, sim->streams);
     sim->decode_router =
-        apmw_router_create(config->decode_routing, sim->engines + n_prefill, config->n_engines - n_prefill);
+        apmw_router_create(config->decode_routing, &config->knowledge, sim->engines + n_prefill,
+                           config->n_engines - n_prefill, sim->des, sim->streams);
     if (sim->router == NULL || sim->decode_router == NULL) {
         return false;
     }

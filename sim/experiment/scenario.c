@@ -212,7 +212,8 @@ static apmw_status read_scenario(const apmw_json *doc, apmw_scenario *s, apmw_er
 {
     static const char *const KEYS[] = {"schema", "platform", "model", "engine", "engine_version", "precision", "kv_dtype",
                                        "moe_backend", "layout", "accelerators", "memory_fraction", "speculation",
-                                       "engine_settings", "routing", "disaggregation", "kv_tiers", "workload", "protocol", "duration_s", "seed", NULL};
+                                       "engine_settings", "routing", "router_delay_s",
+                                       "router_kv_by_sending", "disaggregation", "kv_tiers", "workload", "protocol", "duration_s", "seed", NULL};
     const apmw_json_cur root = apmw_json_root(doc);
     const char *schema = NULL;
     int64_t seed = (int64_t)s->seed;
@@ -234,6 +235,8 @@ static apmw_status read_scenario(const apmw_json *doc, apmw_scenario *s, apmw_er
     READ(read_speculation(&root, s, err));
     READ(read_settings(&root, s, err));
     READ(apmw_scenario_opt_routing(&root, "routing", &s->routing, err));
+    READ(apmw_json_opt_double(&root, "router_delay_s", 0.0, 1e6, &s->router_delay_s, err));
+    READ(apmw_json_opt_bool(&root, "router_kv_by_sending", &s->router_kv_by_sending, err));
     READ(apmw_scenario_read_pools(&root, s, err));
     READ(apmw_kv_scenario_read(&root, &s->kv, err));
     READ(read_workload(&root, s, err));
@@ -351,6 +354,12 @@ void apmw_scenario_write(const apmw_scenario *scenario, apmw_buf *out)
     }
     apmw_json_end_object(&w);
     apmw_json_string(&w, "routing", ROUTINGS[s->routing]);
+    if (s->router_delay_s > 0.0) {
+        apmw_json_double(&w, "router_delay_s", s->router_delay_s);
+    }
+    if (s->router_kv_by_sending) {
+        apmw_json_bool(&w, "router_kv_by_sending", true);
+    }
     apmw_scenario_write_pools(s, &w);
     apmw_kv_scenario_write(&s->kv, &w);
     write_workload(s, &w);

@@ -22,6 +22,7 @@ apmw_trial_config apmw_study_trial_config(const apmw_study_config *config, const
         .seed = s->seed,
         .routing = s->routing,
         .decode_routing = s->decode_routing,
+        .knowledge = {apmw_time_from_s(s->router_delay_s), s->router_kv_by_sending},
         .share_prefix = s->share_prefix,
         .output_cached = s->output_cached,
         .concurrent_subagents = s->concurrent_subagents,

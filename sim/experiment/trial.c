@@ -211,11 +211,12 @@ static size_t meter_probes(const parts *p, const apmw_collector *extra, const ap
 }
 
 static apmw_sim_config sim_config(const apmw_deployment *d, const parts *p, apmw_routing routing,
-                                  apmw_routing decode_routing, uint64_t seed)
+                                  apmw_routing decode_routing, apmw_router_knowledge knowledge, uint64_t seed)
 {
     const apmw_tiers_setup *tiers = d->prefill != NULL ? &d->prefill->tiers : &d->tiers;
     return (apmw_sim_config){.engines = p->engines, .n_engines = p->n_engines, .n_prefill = p->n_prefill,
-                             .link = d->link, .tiers = tiers->n_tiers > 0 ? tiers : NULL, .routing = routing, .decode_routing = decode_routing, .seed = seed};
+                             .link = d->link, .tiers = tiers->n_tiers > 0 ? tiers : NULL, .routing = routing,
+                             .decode_routing = decode_routing, .knowledge = knowledge, .seed = seed};
 }
 
 static apmw_status make_lanes(const apmw_trial_config *config, driver *d, apmw_workload *out, apmw_error *err)
@@ -273,7 +274,7 @@ static apmw_status make_sim(const apmw_trial_config *config, driver *d, parts *p
     probes[0] = &d->probe;
     const size_t n_probes = 1 + meter_probes(p, config->collector, probes + 1);
     const apmw_sim_config sim =
-        sim_config(config->deployment, p, config->routing, config->decode_routing, config->seed);
+        sim_config(config->deployment, p, config->routing, config->decode_routing, config->knowledge, config->seed);
     return apmw_sim_create(&sim, workload, probes, n_probes, &p->sim, err);
 }
 
@@ -389,7 +390,7 @@ apmw_status apmw_fixed_run(const apmw_deployment *deployment, const apmw_fixed_l
     if (status == APMW_OK) {
         const apmw_probe *probes[6];
         const size_t n = meter_probes(&p, collector, probes);
-        const apmw_sim_config sim = sim_config(deployment, &p, routing, routing, loop->seed);
+        const apmw_sim_config sim = sim_config(deployment, &p, routing, routing, (apmw_router_knowledge){0, false}, loop->seed);
         status = apmw_sim_create(&sim, workload, probes, n, &p.sim, err);
     }
     if (status == APMW_OK) {

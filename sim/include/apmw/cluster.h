@@ -29,6 +29,13 @@ typedef enum apmw_routing {
     APMW_ROUTING_KV_AWARE      /* longest match, least loaded among equals */
 } apmw_routing;
 
+/* What routers know of the engines. */
+typedef struct apmw_router_knowledge {
+    apmw_time delay_ns;  /* age that loads may have, and time until a sending counts; 0 = as it is */
+    bool kv_by_sending;  /* kv-aware: matches what the router has sent where and knows of no eviction; false: the pools
+                            themselves */
+} apmw_router_knowledge;
+
 /* How the KV of a prompt gets from a prefill engine to a decode engine. A transfer uses the way out of one rank and the
  * way into another, first come, first served at both ends; tokens that the decode rank has already are not sent. */
 typedef struct apmw_kv_link {
@@ -48,6 +55,7 @@ typedef struct apmw_sim_config {
     /* The first n_prefill of them compute prompts and hand them to the others, which decode; 0 = each does both. */
     size_t n_prefill;
     apmw_kv_link link;
+    apmw_router_knowledge knowledge;
     apmw_routing decode_routing; /* `routing` is then that of the prefill engines */
     apmw_routing routing;
     /* Tiers of KV below the HBM of the engines that compute prompts; borrowed, NULL = none. */

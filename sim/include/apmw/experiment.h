@@ -65,6 +65,8 @@ typedef struct apmw_scenario {
     bool prefix_caching;
     bool kv_all_windows;     /* cached prompts keep sliding-window KV at every position */
     apmw_routing routing;
+    double router_delay_s;   /* age of what routers know; 0 */
+    bool router_kv_by_sending;
     bool disaggregated;
     apmw_pool_scenario pools[APMW_POOLS];
     apmw_link_scenario link;
@@ -175,6 +177,7 @@ typedef struct apmw_trial_config {
     int64_t n_agents;
     uint64_t seed;
     apmw_routing routing, decode_routing;
+    apmw_router_knowledge knowledge;
     bool share_prefix, output_cached, concurrent_subagents;
     double delay_scale;
     double time_scale;      /* on every step; 1 */

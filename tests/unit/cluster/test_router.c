@@ -4,6 +4,8 @@
 
 enum { AGENTS = 12 };
 
+static apmw_router_knowledge knowledge;
+
 static apmw_collector *replay(apmw_routing routing, int n_ranks, size_t n_engines, apmw_time spawn,
                               apmw_trace *trace)
 {
@@ -20,7 +22,8 @@ static apmw_collector *replay(apmw_routing routing, int n_ranks, size_t n_engine
     }
     const apmw_agents agents = {.trace = trace, .n_agents = AGENTS, .spawn_interval_ns = spawn,
                                 .delay_scale = 1.0, .seed = 5, .plays_per_agent = 1};
-    const apmw_sim_config config = {.engines = engines, .n_engines = n_engines, .routing = routing, .seed = 1};
+    const apmw_sim_config config = {.engines = engines, .n_engines = n_engines, .routing = routing,
+                                    .knowledge = knowledge, .seed = 1};
     apmw_workload workload;
     apmw_error err = {0};
     assert_ok(apmw_workload_agents(&agents, &workload, &err), &err);
@@ -114,9 +117,46 @@ static void least_loaded(void **state)
     apmw_collector_free(collector);
 }
 
+/* What was sent is known at once and nothing is evicted: as good as looking into the pools. */
+static void by_sending(void **state)
+{
+    (void)state;
+    knowledge = (apmw_router_knowledge){.kv_by_sending = true};
+    apmw_trace trace = {0};
+    apmw_collector *collector = replay(APMW_ROUTING_KV_AWARE, 2, 2, APMW_NS_PER_S / 70, &trace);
+    knowledge = (apmw_router_knowledge){0};
+    size_t n;
+    const apmw_request_record *r = apmw_collector_requests(collector, &n);
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal(r[i].n_cached, r[i].turn * 1600);
+    }
+    apmw_collector_free(collector);
+}
+
+/* A router that hears of nothing sends all to the first engine; one that hears late spreads less evenly than one that sees. */
+static void stale(void **state)
+{
+    (void)state;
+    for (int by_sending = 0; by_sending < 2; by_sending++) {
+        knowledge = (apmw_router_knowledge){.delay_ns = 1000 * APMW_NS_PER_S, .kv_by_sending = by_sending == 1};
+        apmw_trace trace = {0};
+        apmw_collector *collector = replay(by_sending ? APMW_ROUTING_KV_AWARE : APMW_ROUTING_LEAST_LOADED, 1, 3,
+                                           APMW_NS_PER_S / 70, &trace);
+        size_t n;
+        const apmw_request_record *r = apmw_collector_requests(collector, &n);
+        assert_int_equal(n, 3 * AGENTS);
+        for (size_t i = 0; i < n; i++) {
+            assert_int_equal(r[i].engine, 0);
+        }
+        apmw_collector_free(collector);
+    }
+    knowledge = (apmw_router_knowledge){0};
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(affinity), cmocka_unit_test(round_robin),
-                                       cmocka_unit_test(kv_aware), cmocka_unit_test(least_loaded)};
+                                       cmocka_unit_test(kv_aware), cmocka_unit_test(least_loaded), cmocka_unit_test(by_sending),
+                                       cmocka_unit_test(stale)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
