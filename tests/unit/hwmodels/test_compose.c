@@ -338,10 +338,101 @@ static void workers_exchange_as_their_engine_does(void **state)
     apmw_compose_report_free(&report);
 }
 
+static double prompt_ms(const apmw_serving_spec *s, int64_t tokens)
+{
+    apmw_step_cost *cost = NULL;
+    apmw_error err = {0};
+    if (apmw_compose(catalog, s, NULL, &cost, NULL, &err)) {
+        fail_msg("%s", err.message);
+    }
+    const apmw_chunk chunk = {tokens, 0, 1};
+    apmw_step_load load = {.rank_tokens = tokens, .total_tokens = tokens, .chunks = &chunk, .n_chunks = 1};
+    apmw_step_work work;
+    apmw_step_cost_eval(cost, &load, &work);
+    apmw_step_cost_free(cost);
+    return 1e3 * work.time_s;
+}
+
+/* Milliseconds of the line of the report that begins with `role`, in the prompt column. */
+static double reported_ms(const apmw_serving_spec *s, const char *role, bool prompt, char *line, size_t size)
+{
+    apmw_step_cost *cost = NULL;
+    apmw_compose_report report = {0};
+    apmw_error err = {0};
+    if (apmw_compose(catalog, s, NULL, &cost, &report, &err)) {
+        fail_msg("%s", err.message);
+    }
+    apmw_step_cost_free(cost);
+    char start[40];
+    snprintf(start, sizeof start, "\n%s ", role);
+    const char *at = strstr(report.rows.data, start);
+    assert_non_null(at);
+    double times, decode_ms, ms;
+    assert_int_equal(sscanf(at + strlen(start), "%lf %lf %lf", &times, &decode_ms, &ms), 3);
+    snprintf(line, size, "%.*s", (int)strcspn(at + 1, "\n"), at + 1);
+    apmw_compose_report_free(&report);
+    return prompt ? ms : decode_ms;
+}
+
+/* What no table of an AMD part holds follows the hardware: a group of n parts has n - 1 links each, ranks on two nodes meet at
+ * the network, and a prompt of eight times the tokens pays for its experts again (the rows of this shape stand still). */
+static void amd_forms_follow_the_hardware(void **state)
+{
+    (void)state;
+    char line[400];
+    apmw_serving_spec eight = spec_of("mi355x", "deepseek-v3-r1", "sglang", "fp8", (apmw_layout){.tp = 8});
+    apmw_serving_spec four = spec_of("mi355x", "deepseek-v3-r1", "sglang", "fp8", (apmw_layout){.tp = 4});
+    const double start = 122 * 10e-3, bytes = 1024.0 * 7168 * 2;
+    /* 2 (n - 1) / n of the bytes over 65 % of (n - 1) / 7 of 538 GB/s, 122 times */
+    double want = start + 122 * 1e3 * 2 * 7 / 8 * bytes / (0.65 * 538e9);
+    assert_true(fabs(reported_ms(&eight, "allreduce", true, line, sizeof line) / want - 1) < 1e-3);
+    want = start + 122 * 1e3 * 2 * 3 / 4 * bytes / (0.65 * 538e9 * 3 / 7);
+    assert_true(fabs(reported_ms(&four, "allreduce", true, line, sizeof line) / want - 1) < 1e-3);
+    double one = reported_ms(&eight, "moe", true, line, sizeof line);
+    assert_non_null(strstr(line, "hidden_size=6144"));
+    assert_true(prompt_ms(&eight, 8192) > prompt_ms(&eight, 1024) + 2 * one);
+
+    apmw_serving_spec node = spec_of("mi355x", "deepseek-v3-r1", "sglang", "fp8",
+                                     (apmw_layout){.tp = 1, .attention_dp = 8, .moe_ep = 8});
+    apmw_serving_spec two = spec_of("mi355x", "deepseek-v3-r1", "sglang", "fp8",
+                                    (apmw_layout){.tp = 1, .attention_dp = 16, .moe_ep = 16});
+    double in = reported_ms(&node, "exchange", false, line, sizeof line);
+    double out = reported_ms(&two, "exchange", false, line, sizeof line);
+    assert_non_null(strstr(line, "between nodes"));
+    assert_true(out > 1.5 * in);
+    /* Attention of all 128 heads of a sequence on one rank is products, of 16 heads bytes. */
+    (void)reported_ms(&node, "attn_decode", false, line, sizeof line);
+    assert_non_null(strstr(line, "products"));
+    (void)reported_ms(&eight, "attn_decode", false, line, sizeof line);
+    assert_non_null(strstr(line, "KV bytes"));
+}
+
+/* MI325X takes MI300X's overheads; a model that was never served on AMD carries the spread of its forms. */
+static void amd_overheads_and_spreads(void **state)
+{
+    (void)state;
+    assert_string_equal(apmw_overhead_platform("mi325x"), "mi300x");
+    assert_string_equal(apmw_overhead_platform("mi300x"), "mi300x");
+    assert_string_equal(apmw_overhead_platform("b200"), "b200");
+    apmw_serving_spec old = spec_of("mi300x", "deepseek-v3-r1", "sglang", "fp8", (apmw_layout){.tp = 8}), new = old;
+    strcpy(new.platform, "mi325x");
+    apmw_overhead a, b, c;
+    assert_int_equal(apmw_overhead_lookup(catalog, &old, &a, NULL), APMW_OK);
+    assert_int_equal(apmw_overhead_lookup(catalog, &new, &b, NULL), APMW_OK);
+    assert_true(a.layer_s == b.layer_s && a.request_s == b.request_s && a.ln_sd_time == b.ln_sd_time);
+    apmw_serving_spec served = spec_of("mi355x", "deepseek-v3-r1", "sglang", "fp4", (apmw_layout){.tp = 8}), never = served;
+    strcpy(never.model, "deepseek-v4-pro");
+    assert_int_equal(apmw_overhead_lookup(catalog, &served, &b, NULL), APMW_OK);
+    assert_int_equal(apmw_overhead_lookup(catalog, &never, &c, NULL), APMW_OK);
+    assert_true(b.ln_sd_time < 0.3 && c.ln_sd_time >= 0.3 && c.ln_sd_ttft >= 0.5);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(hand_made_sums),
                                        cmocka_unit_test(workers_exchange_as_their_engine_does),
+                                       cmocka_unit_test(amd_forms_follow_the_hardware),
+                                       cmocka_unit_test(amd_overheads_and_spreads),
                                        cmocka_unit_test(overhead_is_added),
                                        cmocka_unit_test(prefixes_are_priced),
                                        cmocka_unit_test(extrapolation_stays_physical),
