@@ -263,7 +263,8 @@ static apmw_status simulate(const apmw_deployment *d, const apmw_scenario *s, co
         engine.kv_blocks = (int64_t)floor(run->kv_tokens / (double)engine.block_tokens);
         const apmw_probe *const probes[] = {apmw_laws_probe(laws), apmw_collector_probe(collector),
                                             apmw_step_meter_probe(meter)};
-        const apmw_sim_config config = {.engines = &engine, .n_engines = 1, .routing = s->routing, .seed = s->seed};
+        const apmw_sim_config config = {.engines = &engine, .n_engines = 1, .routing = s->routing, .seed = s->seed,
+                                        .tiers = run->offload ? &d->tiers : NULL};
         status = apmw_sim_create(&config, workload, probes, 3, &sim, err);
         if (status == APMW_OK) {
             status = apmw_sim_run(sim, end, err);
@@ -289,16 +290,16 @@ apmw_status apmw_agentic_predict(apmw_catalog *catalog, const apmw_agentic *agen
 {
     load l = {0};
     apmw_deployment deployment = {0};
-    if (run->offload) {
-        apmw_copy(run->reason, sizeof run->reason, "host offload is not simulated");
-        return APMW_OK;
-    }
     apmw_status status = make_load(agentic, recorded, run, &l, err);
     if (status == APMW_OK) {
         status = apmw_deployment_of(catalog, &agentic->scenario, apmw_trace_mean_context(&l.trace), &deployment, err);
     }
     if (status == APMW_OK && (deployment.prefill != NULL || deployment.choice.replicas != 1)) {
         status = apmw_error_set(err, APMW_E_SCENARIO, "measured runs of agents are of one engine, not of %s", deployment.name);
+    }
+    if (status == APMW_OK && run->offload && deployment.tiers.n_tiers == 0) {
+        status = apmw_error_set(err, APMW_E_SCENARIO, "run %s sends KV to host memory, and the scenario has no kv_tiers",
+                                run->name);
     }
     if (status == APMW_OK) {
         run->predicted_kv_tokens = deployment.kv_tokens;

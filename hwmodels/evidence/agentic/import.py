@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Makes runs.csv, users.csv and requests.csv.zst of this folder.
+"""Makes runs.csv, users.csv, prompts_one_user.csv and steps.csv of this folder.
 
     python3 import.py SOURCE SESSIONS
 
@@ -76,7 +76,7 @@ def make_runs(source):
             s["gpu_hit_rate"][:6], s["cpu_hit_rate"][:6] if s["offload"] == "on" else "",
             share("prompt_tokens_local_cache_hit"), share("prompt_tokens_external_kv_transfer"),
             f"{float(b['mean_input_tokens']):.0f}" if b else "",
-            f"{float(last['prefill_kv_computed_tokens_sum']) / 1:.0f}",
+            f"{float(last['prefill_kv_computed_tokens_sum']):.0f}",
             f"{prompt:.0f}", f"{n:.0f}",
             f"{float(b['mean_output_tokens_actual']):.0f}" if b else "",
             f"{float(b['mean_output_tokens_expected']):.0f}" if b else "",
@@ -175,9 +175,52 @@ def make_prompts(source):
           f"tokens = {base / statistics.mean(g[2] for g in growth):.4f} of a mean output")
 
 
+def make_steps(source):
+    """Steps of the engine alone: decode steps from samples 10 s apart between which the batch stayed the same, no prompt came
+    and none ended; prompts of one user's runs, each alone (TTFT, so with front end and client)."""
+    series = {}
+    for r in rows(f"{source}/server_timeseries_10s.csv"):
+        series.setdefault(r["run"], []).append(r)
+    same = ("num_requests_running", "prompt_tokens_total", "request_success_total")
+    cells = {}
+    for run in sorted(series):
+        if run == "tp4_u256_on_n1":
+            continue  # a copy
+        for a, b in zip(series[run], series[run][1:]):
+            value = lambda x, key: float(x[key] or 0)
+            dt = value(b, "relative_time_sec") - value(a, "relative_time_sec")
+            tokens = value(b, "generation_tokens_total") - value(a, "generation_tokens_total")
+            n = int(value(a, "num_requests_running"))
+            if n < 1 or tokens <= 0 or not 8 < dt < 12 or any(value(a, k) != value(b, k) for k in same):
+                continue
+            used = 0.005 * (value(a, "kv_cache_usage_pct") + value(b, "kv_cache_usage_pct")) * 1901888
+            if 1e3 * dt * n / tokens < 200:  # slower: stalls of the server (0.6 to 1 s a step), not steps
+                cells.setdefault(n, []).append((1e3 * dt * n / tokens, used))
+    head = ["b200", "deepseek-v3-r1", "vllm", "fp4", "2026-04-01", 4, 1, 4, 0]
+    out = []
+    for n in sorted(cells):
+        if len(cells[n]) >= 5:
+            ms = sorted(c[0] for c in cells[n])
+            at = lambda q: f"{ms[round(q * (len(ms) - 1))]:.2f}"
+            out.append([f"batch_{n}"] + head + ["decode", n, n, f"{statistics.mean(c[1] for c in cells[n]):.0f}", 0, 0, 0, 1,
+                                                 len(ms), f"{statistics.median(ms):.2f}", at(0.1), at(0.9)])
+    last = None
+    for r in rows("prompts_one_user.csv"):
+        first_of_run = last is None or last["run"] != r["run"]
+        new = int(r["prompt_tokens"]) - int(r["hit_tokens"])
+        if not first_of_run:  # it compiles kernels
+            out.append([f"{r['run']}_{r['session']}_{r['request']}"] + head +
+                       ["prompt", 1, 1, 0, new, r["hit_tokens"], 8192, 1, 1, f"{1e3 * float(r['ttft_s']):.1f}", "", ""])
+        last = r
+    write("steps.csv", ["point", "platform", "model", "engine", "precision", "released", "tp", "attention_dp", "moe_ep",
+                        "draft_tokens", "kind", "rank_seqs", "total_seqs", "rank_kv_tokens", "new_tokens", "past_tokens",
+                        "chunk_tokens", "tokens_a_step", "samples", "ms", "p10_ms", "p90_ms"], out)
+
+
 if __name__ == "__main__":
     source, trace = sys.argv[1], sys.argv[2]
     os.chdir(os.path.dirname(os.path.abspath(__file__)) or ".")
     make_runs(source)
     make_users(source, sessions(trace))
     make_prompts(source)
+    make_steps(source)
