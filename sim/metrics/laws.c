@@ -42,6 +42,7 @@ struct apmw_laws {
     apmw_time now;
     int64_t submitted, terminal;
     int64_t prefilled, computed, recomputed; /* prompt tokens: by the steps, by done requests */
+    int64_t preemptions; /* each amid decoding resumes with one token more than was computed: its last one emitted */
     /* Law L21: the integral of requests in flight against the sum of residence times. Up to 1e6 requests for 1e13 ns
      * exceed 64 bits. */
     wide integral, residence;
@@ -238,6 +239,7 @@ static void check_done(apmw_laws *laws, const apmw_request_record *r, const open
     }
     laws->computed += r->n_prompt - r->n_cached - r->n_fetched;
     laws->recomputed += r->n_recomputed;
+    laws->preemptions += r->n_preemptions;
 }
 
 static void on_request(void *self, apmw_time now, const apmw_request_record *r)
@@ -328,7 +330,7 @@ static void on_end(void *self, apmw_time now)
     /* A run that stops with requests open has computed up to their whole prompts, once. */
     const int64_t computed = laws->computed + laws->recomputed;
     if (laws->config.tokens_balance &&
-        (laws->prefilled < computed || (laws->n_open == 0 && laws->prefilled > computed))) {
+        (laws->prefilled < computed || (laws->n_open == 0 && laws->prefilled > computed + laws->preemptions))) {
         broken(laws, "law L5: steps computed %" PRId64 " prompt tokens, requests %" PRId64 " (+ up to %" PRId64 " open)",
                laws->prefilled, computed, open_prompt);
     }
