@@ -34,6 +34,7 @@ void apmw_points_formula_vars(const apmw_point *point, apmw_role role, double k,
         .adp = layout->attention_dp,
         .ep = layout->moe_ep > 0 ? layout->moe_ep : 1,
         .k = isnan(k) ? 0 : k,
+        .workers = point->workers[apmw_points_role_index(role)],
     };
 }
 

@@ -77,10 +77,12 @@ void apmw_points_free(apmw_points *points);
  * precision) have the same layout, "|isl/osl" is appended, so that whole length shapes are left out instead. */
 void apmw_points_split(apmw_points *points);
 
-/* Value of a formula: + - * // / ( ) max(a,b) min(a,b) up64(a) over numbers and CONC ISL OSL TP ADP EP K. A leading
- * "=" is allowed. APMW_E_DATA for anything else. */
+/* Value of a formula: + - * // / ( ) max(a,b) min(a,b) up64(a) slots(a) over numbers and CONC ISL OSL TP ADP EP K WORKERS. A
+ * leading "=" is allowed. slots(a): the places a rank has when a sequences a rank are a load of 5 to 30 % more than a power of
+ * two, as recipes drive, else a rounded up. APMW_E_DATA for anything else. */
 typedef struct apmw_formula_vars {
     double conc, isl, osl, tp, adp, ep, k;
+    double workers; /* of the role */
 } apmw_formula_vars;
 apmw_status apmw_formula_eval(const char *text, const apmw_formula_vars *vars, double *out, apmw_error *err);
 

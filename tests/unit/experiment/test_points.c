@@ -43,7 +43,7 @@ static apmw_engine_settings settle(const apmw_point *point, apmw_role role)
 
 static double value(const char *text)
 {
-    apmw_formula_vars vars = {.conc = 100, .isl = 1024, .osl = 8192, .tp = 4, .adp = 8, .ep = 2, .k = 3};
+    apmw_formula_vars vars = {.conc = 100, .isl = 1024, .osl = 8192, .tp = 4, .adp = 8, .ep = 2, .k = 3, .workers = 3};
     double out = (double)NAN;
     apmw_error err = {0};
     return apmw_formula_eval(text, &vars, &out, &err) == APMW_OK ? out : (double)NAN;
@@ -60,6 +60,9 @@ static void formulas(void **state)
     assert_true(value("max(8192, up64((K+1)*CONC//ADP+ISL+64))") == 8192);
     assert_true(value("2*(ISL-1)") == 2046);
     assert_true(value("0.85") == 0.85);
+    assert_true(value("slots(4301/32)") == 128 && value("slots(1229/16)") == 64 && value("slots(666/32)") == 16);
+    assert_true(value("slots(8192/32)") == 256 && value("slots(48/8)") == 6 && value("slots(180/16)") == 12);
+    assert_true(value("WORKERS*CONC") == 300);
     assert_true(value("-3 - -4") == 1);
     static const char *const bad[] = {"", "=", "FOO", "max(1)", "up64(1", "1/0", "1//0", "2 3", "CONC CONC", "$", "up65(3)"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
