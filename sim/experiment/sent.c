@@ -150,25 +150,30 @@ static void send_session(const apmw_trajectory *recorded, int32_t first, int64_t
     }
 }
 
-/* The session cut where the client ends it; turns that are left keep their places. n_turns 0: nothing is. */
-static apmw_status cut(const apmw_trajectory *session, int64_t block_tokens, int64_t max_context, apmw_trace *out,
+/* The session up to where the client ends it: before the first turn of the main line from `first` on whose recorded prompt
+ * is beyond `most` (0 = never). Turns that are left keep their places. Nothing is left when that is the first one. */
+static apmw_status cut(const apmw_trajectory *session, int64_t block_tokens, int32_t first, int64_t most, apmw_trace *out,
                        apmw_error *err)
 {
     apmw_trajectory copy = *session;
     const apmw_trace one = {.items = &copy, .n = 1, .block_tokens = block_tokens};
-    const apmw_trace_part part = {.max_context = max_context};
-    const apmw_turn *begin = &session->turns[0];
-    if (max_context > 0 && begin->n_in + begin->n_out > max_context) {
-        return APMW_OK;
+    apmw_trace_part part = {0};
+    bool ends = false;
+    for (int32_t i = 0; i < session->n_turns && !ends; i++) {
+        if (session->turns[i].lane == 0) {
+            ends = most > 0 && i >= first && session->turns[i].n_in > most;
+            part.max_turns += !ends;
+        }
     }
-    return apmw_trace_slice(&one, &part, out, err);
+    return part.max_turns == 0 ? APMW_OK : apmw_trace_slice(&one, &part, out, err);
 }
 
 static apmw_status send_start(const apmw_trace *recorded, const apmw_start *start, const apmw_sent *sent, bool *kept,
                               apmw_trace *out, apmw_error *err)
 {
     apmw_trace part = {0};
-    apmw_status status = cut(&recorded->items[start->trajectory], recorded->block_tokens, sent->max_recorded_tokens, &part, err);
+    apmw_status status = cut(&recorded->items[start->trajectory], recorded->block_tokens, start->turn, sent->max_recorded_tokens,
+                             &part, err);
     *kept = status == APMW_OK && part.n == 1 && start->turn < part.items[0].n_turns;
     if (*kept) {
         apmw_trajectory session = part.items[0];

@@ -14,7 +14,8 @@ typedef struct apmw_sent {
     double answer_tokens;                    /* 0 = as recorded */
     double output_tokens;                    /* of every request; 0 = as recorded */
     double max_delay_s;                      /* longest wait of the client; 0 = as recorded */
-    int64_t max_recorded_tokens;             /* a session ends before recorded prompt + output exceed it; 0 = never */
+    int64_t max_recorded_tokens;             /* a session ends before the first recorded prompt after its start beyond it; 0 =
+                                                never */
 } apmw_sent;
 apmw_sent apmw_sent_as_recorded(void);
 
