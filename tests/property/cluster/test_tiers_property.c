@@ -12,7 +12,7 @@
 #include "apmw/rng.h"
 #include "tiers_case.h"
 
-enum { LONGEST = 14 * 700 };
+enum { LONGEST = 14 * 800 };
 
 static void random_trace(uint64_t seed, apmw_trace *trace)
 {
@@ -28,7 +28,7 @@ static void random_trace(uint64_t seed, apmw_trace *trace)
             const int64_t shared = parent < 0 ? 0 : whole ? in : (int64_t)apmw_rng_below(&rng, (uint64_t)in + 1);
             const int64_t out = whole ? turns[parent].n_out : 0;
             turns[k] = case_turn((parent < 0 ? in : shared) + out + 1 + (int64_t)apmw_rng_below(&rng, 600),
-                                 1 + (int64_t)apmw_rng_below(&rng, 60), parent, shared, out, 2 * apmw_rng_uniform(&rng));
+                                 1 + (int64_t)apmw_rng_below(&rng, 200), parent, shared, out, 2 * apmw_rng_uniform(&rng));
         }
         case_add(trace, turns, n_turns, 100);
     }
@@ -99,19 +99,20 @@ static outcome run_random(uint64_t seed, const apmw_trace *trace, bool plain, bo
     const int ranks = 1 + (int)apmw_rng_below(&rng, 2);
     const apmw_batching batching = (apmw_batching)apmw_rng_below(&rng, 3);
     const int64_t blocks = LONGEST / 16 + (int64_t)apmw_rng_below(&rng, 600);
+    const int64_t max_seqs = 4 + (int64_t)apmw_rng_below(&rng, 10);
     for (size_t i = 0; i < 2; i++) {
         engines[i] = case_engine(cost);
         engines[i].batching = batching;
         engines[i].n_ranks = ranks;
         engines[i].kv_blocks = blocks;
         engines[i].kv_policy = (apmw_kv_policy)apmw_rng_below(&rng, 4);
-        engines[i].max_num_seqs = 4;
+        engines[i].max_num_seqs = max_seqs;
         engines[i].max_num_batched_tokens = 512;
         engines[i].max_prefill_tokens = batching == APMW_BATCHING_SGLANG ? 512 : 0;
         engines[i].request_overhead_ns = 5000000;
         engines[i].plain = plain;
     }
-    const apmw_agents agents = {.trace = trace, .n_agents = 2 + (int64_t)apmw_rng_below(&rng, 9),
+    const apmw_agents agents = {.trace = trace, .n_agents = 2 + (int64_t)apmw_rng_below(&rng, 24),
                                 .spawn_interval_ns = APMW_NS_PER_S / 3, .max_start_offset = 3,
                                 .share_global = apmw_rng_below(&rng, 2) == 0, .output_cached = apmw_rng_below(&rng, 2) == 0,
                                 .delay_scale = 1.0, .seed = seed, .plays_per_agent = 3};
@@ -123,7 +124,7 @@ static outcome run_random(uint64_t seed, const apmw_trace *trace, bool plain, bo
 }
 
 typedef struct sums {
-    int64_t fetched, declined, prefetched, cascaded;
+    int64_t fetched, declined, prefetched, cascaded, preempted;
 } sums;
 
 static void same(const outcome *a, const outcome *b, apmw_time tolerance, sums *sum)
@@ -139,6 +140,7 @@ static void same(const outcome *a, const outcome *b, apmw_time tolerance, sums *
         const apmw_time apart = x[i].done > y[i].done ? x[i].done - y[i].done : y[i].done - x[i].done;
         assert_true(apart <= tolerance);
         fetched += x[i].n_fetched;
+        sum->preempted += x[i].n_preemptions;
     }
     for (size_t t = 0; t < APMW_KV_MAX_TIERS; t++) {
         const apmw_tier_stats *s = &a->stats[t];
@@ -170,10 +172,10 @@ static void runs_repeat_and_modes_agree(void **state)
         }
         apmw_trace_free(&trace);
     }
-    print_message("%lld tokens fetched, %lld declined, %lld prefetched, %lld stored in far tiers\n",
+    print_message("%lld tokens fetched, %lld declined, %lld prefetched, %lld stored in far tiers, %lld preemptions\n",
                   (long long)sum.fetched, (long long)sum.declined, (long long)sum.prefetched,
-                  (long long)sum.cascaded);
-    assert_true(sum.fetched > 100000 && sum.declined > 10000 && sum.prefetched > 10000 && sum.cascaded > 10000);
+                  (long long)sum.cascaded, (long long)sum.preempted);
+    assert_true(sum.fetched > 100000 && sum.declined > 10000 && sum.prefetched > 10000 && sum.cascaded > 10000 && sum.preempted > 20);
 }
 
 static apmw_tiers_setup free_host(double capacity_tokens, bool write_back)
@@ -218,10 +220,11 @@ static outcome run_pool(uint64_t seed, const apmw_trace *trace, int64_t n_agents
     return out;
 }
 
+/* But for what HBM loses while a request waits that had found all of it there: the engine asks a connector once. */
 static void an_endless_host_is_as_good_as_endless_hbm(void **state)
 {
     (void)state;
-    int64_t fetched = 0;
+    int64_t fetched = 0, short_of = 0, whole = 0;
     for_each_seed(seed, 60) {
         apmw_trace trace = {0};
         random_trace(seed, &trace);
@@ -234,7 +237,10 @@ static void an_endless_host_is_as_good_as_endless_hbm(void **state)
         assert_int_equal(n, m);
         for (size_t i = 0; i < n; i++) {
             assert_int_equal(x[i].turn, y[i].turn);
-            assert_int_equal(x[i].n_cached + x[i].n_fetched, y[i].n_cached);
+            const int64_t hits = x[i].n_cached + x[i].n_fetched;
+            assert_true(hits == y[i].n_cached || (hits < y[i].n_cached && x[i].n_fetched == 0));
+            short_of += y[i].n_cached - hits;
+            whole += y[i].n_cached;
             fetched += x[i].n_fetched;
         }
         free(x);
@@ -243,7 +249,8 @@ static void an_endless_host_is_as_good_as_endless_hbm(void **state)
         apmw_collector_free(endless.collector);
         apmw_trace_free(&trace);
     }
-    assert_true(fetched > 100000);
+    print_message("%lld tokens fetched, %lld of %lld missed\n", (long long)fetched, (long long)short_of, (long long)whole);
+    assert_true(fetched > 100000 && short_of * 1000 < whole);
 }
 
 /* Requests far apart come in the same order whatever the host has. */
