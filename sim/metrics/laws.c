@@ -41,7 +41,8 @@ struct apmw_laws {
     size_t cap_engines;
     apmw_time now;
     int64_t submitted, terminal;
-    int64_t prefilled, computed, recomputed; /* prompt tokens: by the steps, by done requests */
+    int64_t prefilled, computed, recomputed; /* prompt tokens: by the steps, by ended requests */
+    int64_t preemptions;                     /* of ended requests */
     int64_t preemptions; /* each amid decoding resumes with one token more than was computed: its last one emitted */
     /* Law L21: the integral of requests in flight against the sum of residence times. Up to 1e6 requests for 1e13 ns
      * exceed 64 bits. */
@@ -264,6 +265,7 @@ static void on_request(void *self, apmw_time now, const apmw_request_record *r)
         /* Its prompt was computed before another engine refused it. */
         laws->computed += r->n_prompt - r->n_cached - r->n_fetched;
         laws->recomputed += r->n_recomputed;
+        laws->preemptions += r->n_preemptions;
     }
     laws->residence += now - laws->open[i].submitted;
     open_remove(laws, i);
@@ -327,7 +329,8 @@ static void on_end(void *self, apmw_time now)
         broken(laws, "law L21: in flight integrates to %.17g ns, residence sums to %.17g ns", (double)laws->integral,
                (double)residence);
     }
-    /* A run that stops with requests open has computed up to their whole prompts, once. */
+    /* A run that stops with requests open has computed up to their whole prompts, once. What was preempted after its first
+     * token computes its last one, which was not in KV yet, as part of a prompt. */
     const int64_t computed = laws->computed + laws->recomputed;
     if (laws->config.tokens_balance &&
         (laws->prefilled < computed || (laws->n_open == 0 && laws->prefilled > computed + laws->preemptions))) {
