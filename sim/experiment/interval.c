@@ -25,9 +25,11 @@ static const double Z90 = 1.6448536269514722;
 static const double LEAST_ACCEPTED = 0.6;
 /* A crossing is known when the next step to it, or what is left between a pass and a fail, is no longer than this (ln). */
 static const double NEAR = 0.02;
-/* The same for seeds and samples, of which a spread is taken: the last step, by a slope that is known to a third, may be
- * off by a third of it. */
-static const double NEAR_OF_SAMPLES = 0.03;
+/* The same for seeds and samples, of which a spread is taken, and for TTFT; and the longest first steps of both, which mostly
+ * move a capacity by less, while margins may fall more steeply behind the point than before it. */
+static const double NEAR_OF_SAMPLES = 0.035, FIRST_OF_SAMPLES = 0.07, FIRST_OF_TTFT = 0.15;
+/* The longest step at all, a factor of 1.6: slopes change where a pool overflows. */
+static const double FARTHEST = 0.47;
 
 /* Trajectories drawn with replacement; items are shared with `trace`. */
 static apmw_status resampled(const apmw_trace *trace, uint64_t seed, apmw_trace *out, apmw_error *err)
@@ -67,6 +69,7 @@ typedef struct crossing {
     apmw_trial_config trial;
     size_t tier;
     double agents, ttft_scale, slope, near, width; /* width: from pass to fail before the last look; NaN = open */
+    double most;   /* longest next step along the slope */
     double origin; /* ln of where the point's own margin is 1, relative to its agents */
     int looks; /* at most */
     sight pass, fail, last;
@@ -90,7 +93,7 @@ static void take(crossing *c, double x, const apmw_trial_result *result)
 }
 
 /* Where the margin would be 1: between a pass and the fail above it, in the middle when the last look left more than half
- * (a pool that overflows makes a cliff); or along the slope, by no more than a factor of 1.6. */
+ * (a pool that overflows makes a cliff); or along the slope. */
 static double aim(crossing *c)
 {
     if (c->pass.known && c->fail.known && c->pass.x < c->fail.x) {
@@ -99,7 +102,9 @@ static double aim(crossing *c)
         c->width = width;
         return c->pass.x + (slow ? 0.5 : c->pass.y / (c->pass.y - c->fail.y)) * width;
     }
-    return c->last.x - fmax(-0.47, fmin(0.47, c->last.y / c->slope));
+    const double most = c->most;
+    c->most = FARTHEST;
+    return c->last.x - fmax(-most, fmin(most, c->last.y / c->slope));
 }
 
 /* Near enough to the limits that margins run straight to them: no cliff between a pass and a fail that both are. */
@@ -146,6 +151,7 @@ static crossing begin(const apmw_study_config *config, const apmw_study_row *row
     c.near = NEAR;
     c.looks = 5;
     c.width = (double)NAN;
+    c.most = FARTHEST;
     c.trial.give_up_tier = (int)tier;
     c.agents = (double)row->capacity.agents;
     c.origin = log(apmw_study_crossing(&row->capacity, &config->tiers[tier], tier) / c.agents);
@@ -173,6 +179,8 @@ static apmw_status vary_time(crossing *c, double longer, double *ln_shift, apmw_
 static apmw_status vary_ttft(crossing *c, const apmw_study_row *row, double scale, double *ln_shift, apmw_error *err)
 {
     c->ttft_scale = scale;
+    c->near = NEAR_OF_SAMPLES;
+    c->most = FIRST_OF_TTFT;
     const apmw_capacity *point = &row->capacity;
     if (point->bracket.fail > 0) {
         take(c, log((double)point->bracket.fail / c->agents), &point->at_fail);
@@ -189,10 +197,24 @@ static apmw_status vary_ttft(crossing *c, const apmw_study_row *row, double scal
     return cross(c, aim(c), ln_shift, err);
 }
 
+/* A pool of a seventh is far away; but where the point holds with it too, nothing is lost. */
+static apmw_status vary_windows(crossing *c, double *ln_shift, apmw_error *err)
+{
+    c->looks = 1;
+    const apmw_status status = cross(c, 0.0, ln_shift, err);
+    if (status != APMW_OK || c->last.y >= 0.0) {
+        *ln_shift = c->origin;
+        return status;
+    }
+    c->looks = 8;
+    return cross(c, -0.7, ln_shift, err);
+}
+
 static apmw_status vary_sample(crossing *c, const apmw_study_config *config, study_variation variation, double *ln_shift,
                                apmw_error *err)
 {
     c->near = NEAR_OF_SAMPLES;
+    c->most = FIRST_OF_SAMPLES;
     c->looks = 4;
     if (variation < STUDY_TRACE_1) {
         c->trial.seed = apmw_rng_key(config->scenario->seed, "other seed", (uint64_t)variation, 0);
@@ -243,8 +265,7 @@ apmw_status apmw_study_vary(const apmw_study_config *config, size_t tier, const 
     case STUDY_ALL_WINDOWS:
         if (windows_matter(row->deployment) && !row->deployment->spec.kv_all_windows) {
             c.trial.kv_all_windows = true;
-            c.looks = 8; /* a pool of a seventh is far away */
-            status = cross(&c, -0.7, &shift, err);
+            status = vary_windows(&c, &shift, err);
         }
         break;
     default:
