@@ -42,7 +42,6 @@ struct apmw_laws {
     apmw_time now;
     int64_t submitted, terminal;
     int64_t prefilled, computed, recomputed; /* prompt tokens: by the steps, by ended requests */
-    int64_t preemptions;                     /* of ended requests */
     int64_t preemptions; /* each amid decoding resumes with one token more than was computed: its last one emitted */
     /* Law L21: the integral of requests in flight against the sum of residence times. Up to 1e6 requests for 1e13 ns
      * exceed 64 bits. */
