@@ -5,6 +5,7 @@
 #include "apmw/compose.h"
 #include "apmw/csv.h"
 #include "apmw/fit_power.h"
+#include "apmw/overhead.h"
 #include "power_rules.h"
 #include <ctype.h>
 #include <math.h>
@@ -30,7 +31,7 @@ typedef struct reader {
     const apmw_json_cur *root;
     apmw_json_cur evidence, models, prompts, roofline;
     const char *engine;
-    double bandwidth_share, flop_share;
+    double bandwidth_share, flop_share, host_s_per_seq;
     apmw_buf *notes;
     char noted[4096];
 } reader;
@@ -109,27 +110,31 @@ static apmw_status compose_step(reader *r, const cell_values *cell, const char *
         return status;
     double batch = cell->batch / (double)cell->dp; /* dp here is replicas: independent engines */
     double context = prompt + cell->out_len / 2;
-    double new_tokens = batch / cell->out_len * prompt;
+    /* Prompts a step. Where they are fewer than one, a step either takes a whole prompt or none: what a prompt costs at least is
+     * not paid in every step. */
+    double prompts = batch / cell->out_len, whole = fmax(round(prompts), 1), share = fmin(prompts / whole, 1);
     apmw_chunk chunks[MAX_CHUNKS];
     apmw_step_load load = {.n_seqs = llround(fmax(batch, 1))};
     load.total_seqs = load.n_seqs;
     for (int k = 0; k < cost->n_kinds; k++)
         load.kv[k] = batch * fmin(context, (double)cost->kv_cap[k]);
-    if (new_tokens >= 1) {
-        size_t n = (size_t)fmin(fmax(round(new_tokens / prompt), 1), MAX_CHUNKS);
-        for (size_t i = 0; i < n; i++)
-            chunks[i] = (apmw_chunk){.new_tokens = llround(new_tokens / (double)n), .is_last = 1};
-        load.chunks = chunks;
-        load.n_chunks = n;
-    }
-    load.rank_tokens = load.n_seqs;
-    for (size_t i = 0; i < load.n_chunks; i++)
+    load.rank_tokens = load.total_tokens = load.n_seqs;
+    apmw_step_work decode, mixed;
+    apmw_step_cost_eval(cost, &load, &decode);
+    size_t n = (size_t)fmin(whole, MAX_CHUNKS);
+    for (size_t i = 0; i < n; i++) {
+        chunks[i] = (apmw_chunk){.new_tokens = llround(prompt * fmax(prompts / whole, 1) * whole / (double)n), .is_last = 1};
         load.rank_tokens += chunks[i].new_tokens;
+    }
+    load.chunks = chunks;
+    load.n_chunks = n;
     load.total_tokens = load.rank_tokens;
-    apmw_step_work work;
-    apmw_step_cost_eval(cost, &load, &work);
+    apmw_step_cost_eval(cost, &load, &mixed);
     apmw_step_cost_free(cost);
-    *out = (step){.kernel_s = work.kernel_s, .time_s = work.time_s, .flops = work.flops, .bytes = work.bytes};
+    *out = (step){.kernel_s = (1 - share) * decode.kernel_s + share * mixed.kernel_s,
+                  .time_s = (1 - share) * decode.time_s + share * mixed.time_s + r->host_s_per_seq * batch,
+                  .flops = (1 - share) * decode.flops + share * mixed.flops,
+                  .bytes = (1 - share) * decode.bytes + share * mixed.bytes};
     return APMW_OK;
 }
 
@@ -138,7 +143,7 @@ static apmw_status roofline_step(reader *r, const cell_values *cell, const apmw_
                                  apmw_error *err)
 {
     const apmw_accelerator_spec *spec = NULL;
-    double experts = 0, topk = 0, kv_bytes = 0;
+    double experts = 0, topk = 0, kv_bytes = 0, state_bytes = 0, layers = 0;
     apmw_status status = apmw_catalog_accelerator(r->catalog, cell->platform, &spec, err);
     if (status == APMW_OK)
         status = apmw_json_opt_double(model, "experts", 1, 1e5, &experts, err);
@@ -146,6 +151,10 @@ static apmw_status roofline_step(reader *r, const cell_values *cell, const apmw_
         status = apmw_json_opt_double(model, "topk", 1, 1e4, &topk, err);
     if (status == APMW_OK)
         status = apmw_json_opt_double(model, "kv_bytes_per_token", 0, 1e9, &kv_bytes, err);
+    if (status == APMW_OK)
+        status = apmw_json_opt_double(model, "state_bytes_per_seq", 0, 1e12, &state_bytes, err);
+    if (status == APMW_OK)
+        status = apmw_json_opt_double(model, "layers", 0, 1e4, &layers, err);
     if (status != APMW_OK)
         return status;
     double element = strcmp(cell->precision, "bfloat16") == 0 ? 2 : 1;
@@ -158,11 +167,14 @@ static apmw_status roofline_step(reader *r, const cell_values *cell, const apmw_
         double always = cell->active_b - topk * per_expert;
         read_b = always + per_expert * experts * (1 - pow(1 - topk / experts, tokens));
     }
-    out->bytes = (read_b * 1e9 * element + batch * (prompt + cell->out_len / 2) * kv_bytes) / per_gpu;
+    out->bytes = (read_b * 1e9 * element + batch * ((prompt + cell->out_len / 2) * kv_bytes + 2 * state_bytes)) /
+                 per_gpu; /* a recurrent state is read and written */
     out->flops = 2 * cell->active_b * 1e9 * tokens / per_gpu;
     out->kernel_s = fmax(out->bytes / (r->bandwidth_share * spec->hbm_bytes_per_s),
                          out->flops / (r->flop_share * spec->bf16_flop_per_s));
-    out->time_s = NAN; /* no engine overhead is known for it */
+    apmw_overhead prior; /* no serving point knows the model: the engine's prior */
+    apmw_overhead_prior(r->engine, "", &prior);
+    out->time_s = layers > 0 ? out->kernel_s + prior.layer_s * layers + (prior.seq_s + r->host_s_per_seq) * batch : (double)NAN;
     return APMW_OK;
 }
 
@@ -256,6 +268,8 @@ static apmw_status open_rules(reader *r, apmw_error *err)
         status = apmw_json_get_double(&r->roofline, "bandwidth_share", 0.01, 1, &r->bandwidth_share, err);
     if (status == APMW_OK)
         status = apmw_json_get_double(&r->roofline, "flop_share", 0.01, 1, &r->flop_share, err);
+    if (status == APMW_OK)
+        status = apmw_json_opt_double(&r->evidence, "host_s_per_seq", 0, 1, &r->host_s_per_seq, err);
     return status;
 }
 
