@@ -27,6 +27,8 @@ static apmw_status validate(const apmw_engine_config *c, apmw_error *err)
                       "max_prefill_tokens, max_model_len and reserve_output_tokens must not be negative");
     if (c->recv_interval < 0 || c->recv_interval > 1000)
         return refuse(err, "recv_interval must lie in 0..1000 (a prefill step counts 1000)");
+    if (c->prefill_delay_passes < 0 || c->prefill_delay_ns < 0)
+        return refuse(err, "the prefill delay must not be negative");
     if (c->batch_wait_tokens < 0 || c->batch_wait_iters < 0 || c->adp_wait_iters < 0)
         return refuse(err, "waiting limits must not be negative");
     if (c->kv_policy == APMW_KV_IDLE_TTL)

@@ -102,6 +102,8 @@ typedef struct apmw_fast {
     apmw_time step_until;
     int64_t n_waiting; /* when it began */
     int64_t batch_waits, adp_waits;
+    apmw_prefill_delay delay;
+    bool delays;                  /* prompts wait for other ranks in this pass */
     bool batch_holds, adp_counts; /* each step of the stretch adds one */
     apmw_seq **done;
     size_t n_done, done_capacity;

@@ -141,6 +141,13 @@ void apmw_seq_finish(apmw_engine *engine, apmw_seq *seq, apmw_request_state stat
 /* Gives back a sequence that is in no queue, without a word to anybody: memory is short or the engine goes.
  */
 void apmw_seq_drop(apmw_engine *engine, apmw_seq *seq);
+/* Passes that prompts have waited for other ranks, and since when. */
+typedef struct apmw_prefill_delay {
+    int passes;
+    apmw_time since;
+} apmw_prefill_delay;
+/* SGLang's prefill delayer: does this pass prefill nothing? Of all ranks so many could prefill. */
+bool apmw_engine_delays_prefill(const apmw_engine *engine, apmw_prefill_delay *delay, int n_prefillable, bool decodes);
 void apmw_engine_emit_step(apmw_engine *engine, const apmw_step_record *record);
 /* Whole tokens emitted by n steps of decoding at a summed rate, with the fraction carried on. */
 int64_t apmw_engine_emit_tokens(apmw_engine *engine, int64_t rate, int64_t n_steps);

@@ -33,6 +33,7 @@ typedef struct plain {
     apmw_step_record record;
     double time_ns;
     bool planning, idle;
+    apmw_prefill_delay delay;
     int64_t batch_waits, adp_waits;
 } plain;
 

@@ -352,9 +352,42 @@ static void start_waiting(apmw_engine *engine, int rank)
     }
 }
 
-static void plan_sglang(apmw_engine *engine, int rank)
+/* Could this rank compute a prompt now? */
+static bool prefillable(const apmw_engine *engine, int rank)
+{
+    const plain *p = engine->state;
+    const plain_rank *r = &p->ranks[rank];
+    int64_t blocks;
+    if (prompt_open(engine, rank))
+        return true;
+    if (count(engine, rank, false) >= engine->seq_limit)
+        return false;
+    return (r->loaded.n > 0 && !r->loaded.v[0]->request->remote_prefill) ||
+           (r->waiting.n > 0 && startable(engine, r->waiting.v[0], 0, &blocks) > 0);
+}
+
+static bool sglang_delays(apmw_engine *engine)
 {
     plain *p = engine->state;
+    int n = 0;
+    int64_t decoding = 0;
+    if (engine->config.n_ranks < 2 || engine->config.prefill_delay_passes == 0)
+        return false;
+    for (int i = 0; i < engine->config.n_ranks; i++) {
+        n += prefillable(engine, i);
+        decoding += count(engine, i, true);
+    }
+    return apmw_engine_delays_prefill(engine, &p->delay, n, decoding > 0);
+}
+
+static void plan_sglang(apmw_engine *engine, int rank, bool only_decodes)
+{
+    plain *p = engine->state;
+    if (only_decodes) {
+        fetch_waiting(engine, rank);
+        decode_step(engine, rank);
+        return;
+    }
     pile *waiting = &p->ranks[rank].waiting;
     const int64_t chunk = engine->config.max_num_batched_tokens, limit = engine->config.max_prefill_tokens;
     for (int64_t i = 0; i < p->running.n; i++) {
@@ -452,11 +485,12 @@ bool apmw_plain_plan(apmw_engine *engine)
     plain *p = engine->state;
     const apmw_batching batching = engine->config.batching;
     p->n_pieces = 0;
+    const bool delays = batching == APMW_BATCHING_SGLANG && sglang_delays(engine);
     for (int i = 0; i < engine->config.n_ranks; i++) {
         p->ranks[i].preempted = p->ranks[i].decodes = false;
         join_loaded(engine, i);
         if (batching == APMW_BATCHING_SGLANG) {
-            plan_sglang(engine, i);
+            plan_sglang(engine, i, delays);
         } else {
             decode_step(engine, i);
             continue_prompts(engine, i);

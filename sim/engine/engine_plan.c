@@ -219,8 +219,13 @@ static void admit_beside_decodes(apmw_engine *engine, apmw_rank *rank)
  * tokens of the batch (its last prompt is cut there); max_prefill_tokens bounds them too, but the first
  * prompt always goes. The server estimates memory by a ratio of the output caps; here a prompt is admitted
  * when it and the blocks of one decode step fit. */
-static void plan_sglang(apmw_engine *engine, apmw_rank *rank)
+static void plan_sglang(apmw_engine *engine, apmw_rank *rank, bool only_decodes)
 {
+    if (only_decodes) {
+        start_fetches(engine, rank);
+        plan_decodes(engine, rank);
+        return;
+    }
     int64_t chunk_left = engine->config.max_num_batched_tokens;
     int64_t prefill_left = engine->config.max_prefill_tokens;
     apmw_seq *seq = rank->partial;
@@ -357,9 +362,28 @@ static bool holds_for_ranks(apmw_engine *engine, apmw_fast *fast)
     return true;
 }
 
+/* SGLang with attention-DP: prompts wait until all ranks have one. */
+static bool delays_prefill(apmw_engine *engine, apmw_fast *fast)
+{
+    if (engine->config.prefill_delay_passes == 0 || engine->config.n_ranks < 2)
+        return false;
+    int prefillable = 0;
+    bool decodes = false;
+    for (int i = 0; i < engine->config.n_ranks; i++) {
+        const apmw_rank *rank = &fast->ranks[i];
+        offer o;
+        const bool places = rank->running.n < engine->seq_limit;
+        prefillable += rank->partial || (places && rank->loaded.head && !rank->loaded.head->request->remote_prefill) ||
+                       (places && rank->waiting.head && make_offer(engine, rank, rank->waiting.head, 0, &o));
+        decodes = decodes || rank->n_decode > 0;
+    }
+    return apmw_engine_delays_prefill(engine, &fast->delay, prefillable, decodes);
+}
+
 static bool plan_once(apmw_engine *engine, apmw_fast *fast)
 {
     const apmw_batching batching = engine->config.batching;
+    fast->delays = batching == APMW_BATCHING_SGLANG && delays_prefill(engine, fast);
     for (int i = 0; i < engine->config.n_ranks; i++) {
         apmw_rank *rank = &fast->ranks[i];
         rank->preempted = rank->decodes = false;
@@ -367,7 +391,7 @@ static bool plan_once(apmw_engine *engine, apmw_fast *fast)
         rank->chunk_tokens = rank->candidates = rank->candidate_blocks = 0;
         join_loaded(engine, rank);
         if (batching == APMW_BATCHING_SGLANG) {
-            plan_sglang(engine, rank);
+            plan_sglang(engine, rank, fast->delays);
         } else {
             plan_decodes(engine, rank);
             plan_partial(engine, rank);

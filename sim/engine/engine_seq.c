@@ -229,6 +229,25 @@ void apmw_seq_finish(apmw_engine *engine, apmw_seq *seq, apmw_request_state stat
         request->on_done(request, request->self, now);
 }
 
+bool apmw_engine_delays_prefill(const apmw_engine *engine, apmw_prefill_delay *delay, int n_prefillable, bool decodes)
+{
+    const apmw_engine_config *c = &engine->config;
+    const apmw_time now = apmw_des_now(engine->des);
+    const bool mixed = n_prefillable > 0 && n_prefillable < c->n_ranks;
+    if (c->prefill_delay_passes == 0 || !mixed || !decodes) {
+        delay->passes = 0;
+        return false;
+    }
+    if (delay->passes == 0)
+        delay->since = now;
+    if (delay->passes < c->prefill_delay_passes && now - delay->since < c->prefill_delay_ns) {
+        delay->passes++;
+        return true;
+    }
+    delay->passes = 0;
+    return false;
+}
+
 void apmw_engine_emit_step(apmw_engine *engine, const apmw_step_record *record)
 {
     for (size_t i = 0; i < engine->n_probes; i++)

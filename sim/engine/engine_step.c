@@ -57,7 +57,7 @@ static void build_load(apmw_engine *engine, apmw_fast *fast)
 static void limit_steps(apmw_engine *engine, apmw_fast *fast)
 {
     const apmw_engine_config *c = &engine->config;
-    int64_t n = fast->n_steps;
+    int64_t n = fast->delays ? 1 : fast->n_steps;
     bool candidates = false;
     for (int i = 0; i < c->n_ranks; i++) {
         const apmw_rank *rank = &fast->ranks[i];

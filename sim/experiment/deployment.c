@@ -83,6 +83,8 @@ static apmw_status make_engine(apmw_catalog *catalog, const apmw_scenario *scena
     /* Prompts of agents are far longer than a token budget, so whole-prompt scheduling cannot serve them. */
     out->engine.chunked_prefill = true;
     out->engine.prefix_caching = scenario->prefix_caching;
+    out->engine.prefill_delay_passes = scenario->prefill_delay_passes;
+    out->engine.prefill_delay_ns = apmw_time_from_s(1e-3 * scenario->prefill_delay_ms);
     out->engine.seed = 1;
     return status;
 }

@@ -27,6 +27,7 @@ void apmw_scenario_init(apmw_scenario *out)
     apmw_kv_scenario_init(&out->kv);
     out->frontend_scale = 1.0;
     out->prefix_caching = true;
+    out->prefill_delay_ms = 5000.0; /* as the one server that is known to delay was set */
     out->trajectories = 500;
     out->agents = 16;
     out->delay_scale = 1.0;
@@ -142,10 +143,18 @@ static apmw_status read_speculation(const apmw_json_cur *root, apmw_scenario *s,
     return status;
 }
 
+static apmw_status opt_delay(const apmw_json_cur *item, apmw_scenario *s, apmw_error *err)
+{
+    apmw_status status = apmw_scenario_opt_count(item, "prefill_delay_passes", 0, 100000, &s->prefill_delay_passes, err);
+    READ(apmw_json_opt_double(item, "prefill_delay_ms", 0.0, 1e9, &s->prefill_delay_ms, err));
+    return status;
+}
+
 static apmw_status read_settings(const apmw_json_cur *root, apmw_scenario *s, apmw_error *err)
 {
     static const char *const KEYS[] = {"max_num_seqs", "max_num_batched_tokens", "block_tokens", "recv_interval",
-                                       "frontend_scale", "prefix_caching", "kv_all_windows", NULL};
+                                       "frontend_scale", "prefix_caching", "kv_all_windows", "prefill_delay_passes",
+                                       "prefill_delay_ms", NULL};
     apmw_json_cur item;
     bool present;
     apmw_status status = apmw_scenario_opt_object(root, "engine_settings", KEYS, &item, &present, err);
@@ -156,6 +165,7 @@ static apmw_status read_settings(const apmw_json_cur *root, apmw_scenario *s, ap
         READ(apmw_scenario_opt_count(&item, "recv_interval", 0, 100000, &s->recv_interval, err));
         READ(apmw_json_opt_double(&item, "frontend_scale", 0.0, 1000.0, &s->frontend_scale, err));
         READ(apmw_json_opt_bool(&item, "prefix_caching", &s->prefix_caching, err));
+        READ(opt_delay(&item, s, err));
         READ(apmw_json_opt_bool(&item, "kv_all_windows", &s->kv_all_windows, err));
     }
     return status;
@@ -349,6 +359,10 @@ void apmw_scenario_write(const apmw_scenario *scenario, apmw_buf *out)
     apmw_json_int(&w, "recv_interval", s->recv_interval);
     apmw_json_double(&w, "frontend_scale", s->frontend_scale);
     apmw_json_bool(&w, "prefix_caching", s->prefix_caching);
+    if (s->prefill_delay_passes > 0) {
+        apmw_json_int(&w, "prefill_delay_passes", s->prefill_delay_passes);
+        apmw_json_double(&w, "prefill_delay_ms", s->prefill_delay_ms);
+    }
     if (s->kv_all_windows) {
         apmw_json_bool(&w, "kv_all_windows", true);
     }

@@ -58,6 +58,10 @@ typedef struct apmw_engine_config {
      * so many iterations; 0 = off. The count of iterations runs on whether or not a prompt waits, so one that
      * comes alone waits half the limit on average. */
     int adp_wait_iters;
+    /* SGLang with attention-DP (prefill delayer): while some ranks could prefill and others could not, prompts wait for so
+     * many passes and no longer than so long, as long as a rank decodes; 0 passes = off. */
+    int prefill_delay_passes;
+    apmw_time prefill_delay_ns;
     /* Request handling outside the step loop: fixed latency before a request is seen by the scheduler, and a
      * serial front end (tokenizer and API server: one request after another). */
     apmw_time request_overhead_ns;

@@ -13,7 +13,9 @@
 #include "apmw/hwmodel.h"
 #include "apmw/kv_scenario.h"
 #include "apmw/metrics.h"
+#include "apmw/padded_cost.h"
 #include "apmw/protocol.h"
+#include "apmw/sent.h"
 #include "apmw/status.h"
 #include "apmw/trace.h"
 
@@ -61,9 +63,12 @@ typedef struct apmw_scenario {
     /* engine settings: 0 = engine default */
     int64_t max_num_seqs, max_num_batched_tokens, block_tokens;
     int recv_interval;
+    int prefill_delay_passes; /* SGLang's prefill delayer under attention-DP; 0 = off */
+    double prefill_delay_ms;
     double frontend_scale;   /* on the fitted front-end time per prompt token: 1/n for n front ends that share the load */
     bool prefix_caching;
     bool kv_all_windows;     /* cached prompts keep sliding-window KV at every position */
+    apmw_graph_padding graph_padding;
     apmw_routing routing;
     double router_delay_s;   /* age of what routers know; 0 */
     bool router_kv_by_sending;
@@ -79,6 +84,8 @@ typedef struct apmw_scenario {
     int64_t agents;          /* simulate: population, or slots of a fixed loop */
     bool share_prefix, output_cached, concurrent_subagents;
     double delay_scale;
+    char starts[1024];       /* simulate: users of a CSV begin inside given sessions (apmw_starts_load); "" = drawn */
+    apmw_sent sent;          /* with starts: what their client sends */
     int64_t isl, osl, requests; /* fixed loop */
     double length_ratio;
     /* protocol */
@@ -184,6 +191,8 @@ typedef struct apmw_trial_config {
     double acceptance_scale;/* on tokens emitted a step beyond the first; 1 */
     bool kv_all_windows;    /* pools sized by kv_blocks_all_windows, at least one block */
     int64_t max_context;    /* 0 = none */
+    const apmw_start *starts; /* of the agents (cluster.h); NULL = drawn */
+    size_t n_starts;
     int give_up_tier;       /* index of a tier: end the trial once hopeless for it; -1 = never */
     const apmw_collector *collector; /* further observer or NULL */
 } apmw_trial_config;

@@ -93,6 +93,10 @@ static case_ make_case(uint64_t seed)
     e->request_overhead_ns = draw(&c, "overhead", 0, 0) < 0.5 ? 0 : 1234567;
     e->frontend_ns_per_token = draw(&c, "frontend", 0, 0) < 0.5 ? 0.0 : 321.7;
     e->seed = seed;
+    if (draw(&c, "delays prefill", 0, 0) < 0.5) {
+        e->prefill_delay_passes = (int)range(&c, "passes", 1, 30);
+        e->prefill_delay_ns = range(&c, "delay", 1, 200) * 1000000;
+    }
     c.connected = draw(&c, "connected", 0, 0) < 0.5;
     return c;
 }
