@@ -159,9 +159,38 @@ apmw_status apmw_cli_platform(const apmw_catalog *catalog, const char *name, apm
                           name, near == NULL ? "" : near);
 }
 
+apmw_status apmw_cli_load(apmw_cli *cli, const apmw_scenario *scenario, apmw_trace *out, apmw_start **starts,
+                          size_t *n_starts, apmw_error *err)
+{
+    *out = (apmw_trace){0};
+    *starts = NULL;
+    *n_starts = 0;
+    if (scenario->starts[0] == '\0') {
+        return apmw_cli_trace(cli, scenario, out, err);
+    }
+    apmw_scenario recorded = *scenario;
+    recorded.starts[0] = '\0';
+    apmw_trace trace = {0};
+    apmw_status status = apmw_cli_trace(cli, &recorded, &trace, err);
+    if (status == APMW_OK) {
+        status = apmw_cli_input(cli, scenario->starts, err);
+    }
+    if (status == APMW_OK) {
+        status = apmw_starts_load(scenario->starts, &trace, scenario->agents, starts, n_starts, err);
+    }
+    if (status == APMW_OK) {
+        status = apmw_trace_as_sent(&trace, *starts, n_starts, &scenario->sent, out, err);
+    }
+    apmw_trace_free(&trace);
+    return status;
+}
+
 apmw_status apmw_cli_trace(apmw_cli *cli, const apmw_scenario *scenario, apmw_trace *out, apmw_error *err)
 {
     *out = (apmw_trace){0};
+    if (scenario->starts[0] != '\0') {
+        return apmw_error_set(err, APMW_E_SCENARIO, "workload.starts names users of one run: apmw simulate plays it");
+    }
     if (scenario->trace[0] == '\0') {
         return apmw_synth_run("agentperf", (size_t)scenario->trajectories, scenario->seed, NULL, 0, out, err);
     }

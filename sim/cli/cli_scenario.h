@@ -16,6 +16,10 @@ double apmw_cli_number(struct argp_state *state, const char *option, const char 
 apmw_status apmw_cli_platform(const apmw_catalog *catalog, const char *name, apmw_error *err);
 /* The scenario's trace: its file, or the generated AgentPerf-like set. */
 apmw_status apmw_cli_trace(apmw_cli *cli, const apmw_scenario *scenario, apmw_trace *out, apmw_error *err);
+/* The same where the scenario may name users that begin inside sessions: then the trace has one trajectory for each, as their
+ * client sends it. *starts is NULL where it names none; the caller frees it. */
+apmw_status apmw_cli_load(apmw_cli *cli, const apmw_scenario *scenario, apmw_trace *out, apmw_start **starts,
+                          size_t *n_starts, apmw_error *err);
 /* Rules of the scenario's protocol and its tiers: one, or all of the model (at most APMW_MAX_TIERS). */
 apmw_status apmw_cli_tiers(apmw_cli *cli, const apmw_scenario *scenario, apmw_phase_rules *rules, apmw_tier *tiers,
                            size_t *n_tiers, apmw_error *err);

@@ -14,6 +14,8 @@ typedef struct options {
     const char *result; /* HDF5 file to write, NULL = none */
     bool rows;
     const char *file;   /* scenario, NULL = none */
+    apmw_start *starts; /* of the scenario, owned; NULL = drawn */
+    size_t n_starts;
 } options;
 
 static const struct argp_option options_table[] = {
@@ -432,7 +434,8 @@ static apmw_status run_agents(const options *o, const apmw_deployment *deploymen
         .n_agents = s->agents, .seed = s->seed, .routing = s->routing, .decode_routing = s->decode_routing,
         .knowledge = {apmw_time_from_s(s->router_delay_s), s->router_kv_by_sending}, .share_prefix = s->share_prefix,
         .output_cached = s->output_cached, .concurrent_subagents = s->concurrent_subagents, .delay_scale = s->delay_scale, .time_scale = 1.0, .acceptance_scale = 1.0,
-        .max_context = deployment->engine.max_model_len, .give_up_tier = -1, .collector = collector};
+        .max_context = deployment->engine.max_model_len, .starts = o->starts, .n_starts = o->n_starts,
+        .give_up_tier = -1, .collector = collector};
     return apmw_trial_run(&config, out, err);
 }
 
@@ -487,7 +490,9 @@ static apmw_status work(apmw_cli *cli, options *o, apmw_catalog *catalog, int *c
         }
     }
     if (status == APMW_OK && agents) {
-        status = apmw_cli_trace(cli, &o->scenario, &trace, err);
+        status = rules.lanes && o->scenario.starts[0] != '\0'
+                     ? apmw_error_set(err, APMW_E_SCENARIO, "workload.starts is for agents, not for lanes of %s", rules.version)
+                     : apmw_cli_load(cli, &o->scenario, &trace, &o->starts, &o->n_starts, err);
     }
     if (status == APMW_OK) {
         status = apmw_deployment_of(catalog, &o->scenario, mean_context(&o->scenario, &trace), &deployment, err);
@@ -512,6 +517,7 @@ static apmw_status work(apmw_cli *cli, options *o, apmw_catalog *catalog, int *c
             *code = APMW_NO;
         }
     }
+    free(o->starts);
     apmw_collector_free(collector);
     apmw_deployment_free(&deployment);
     apmw_trace_free(&trace);

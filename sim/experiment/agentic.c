@@ -11,6 +11,9 @@
 #include "apmw/json.h"
 #include "apmw/text.h"
 
+/* Simulated beyond the end of a run, so that prompts the server had counted by then end and are known. */
+enum { AFTER_S = 1800 };
+
 /* ------------------------------------------------------------------ reading */
 
 typedef struct reader {
@@ -52,6 +55,7 @@ static void read_run(reader *r, apmw_agentic_run *run)
     run->use = strcmp(text(r, "use"), "yes") == 0;
     apmw_copy(run->why_not, sizeof run->why_not, text(r, "why_not"));
     run->duration_s = number(r, "duration_s");
+    run->server_s = number(r, "server_s");
     run->output_tokens = number(r, "output_tokens");
     run->kv_tokens = number(r, "kv_tokens");
     apmw_agentic_figures *m = &run->measured;
@@ -62,15 +66,15 @@ static void read_run(reader *r, apmw_agentic_run *run)
     m->host_hit = 0.01 * number(r, "prompt_host_percent");
     m->requeried_hit = 0.01 * number(r, "gpu_hit_percent");
     m->host_requeried_hit = 0.01 * number(r, "cpu_hit_percent");
-    m->prompt_tokens = number(r, "server_prompt_tokens") / number(r, "server_requests");
+    m->prompt_tokens = number(r, "server_prompt_tokens") / number(r, "server_prompts");
     m->mean_running = number(r, "mean_running");
     m->mean_waiting = number(r, "mean_waiting");
     m->preemptions = number(r, "preemptions");
     run->predicted = (apmw_agentic_figures){none, none, none, none, none, none, none, none, none, none, none};
     run->predicted_kv_tokens = none;
     if (r->status == APMW_OK && run->use &&
-        (run->users < 1 || !(run->duration_s > 0.0) || !(run->output_tokens >= 1.0) || !(run->kv_tokens >= 1.0))) {
-        r->status = apmw_error_set(r->err, APMW_E_DATA, "run %s: users, duration_s, output_tokens and kv_tokens are needed",
+        (run->users < 1 || !(run->duration_s > 0.0) || !(run->server_s > 0.0) || !(run->output_tokens >= 1.0) || !(run->kv_tokens >= 1.0))) {
+        r->status = apmw_error_set(r->err, APMW_E_DATA, "run %s: users, duration_s, server_s, output_tokens and kv_tokens are needed",
                                    run->name);
     }
 }
@@ -195,36 +199,46 @@ static apmw_status make_load(const apmw_agentic *agentic, const apmw_trace *reco
     return status;
 }
 
-static apmw_status summarize(const apmw_collector *collector, const apmw_step_summary *steps, apmw_agentic_figures *out,
-                             apmw_error *err)
+/* The client's figures are those of requests that ended in the run; the server's counters know each prompt that had its
+ * first token by their last reading. */
+static apmw_status summarize(const apmw_collector *collector, apmw_agentic_run *run, apmw_error *err)
 {
-    size_t n = 0;
+    size_t n = 0, ended = 0;
     const apmw_request_record *r = apmw_collector_requests(collector, &n);
+    apmw_agentic_figures *out = &run->predicted;
+    const apmw_time end = apmw_time_from_s(run->duration_s), read = apmw_time_from_s(run->server_s);
     apmw_latency_summary latency;
+    apmw_request_record *done = calloc(n + 1, sizeof *done);
     apmw_status status = apmw_collector_status(collector, err);
-    if (status == APMW_OK) {
-        status = apmw_latency_summarize(r, n, &latency, err);
+    if (status == APMW_OK && done == NULL) {
+        status = apmw_error_set(err, APMW_E_NOMEM, "out of memory for %zu requests", n);
     }
-    if (status != APMW_OK) {
-        return status;
-    }
-    double prompt = 0.0, hbm = 0.0, below = 0.0, preemptions = 0.0;
-    for (size_t i = 0; i < n; i++) {
-        if (r[i].state == APMW_REQUEST_DONE) {
-            prompt += (double)r[i].n_prompt;
-            hbm += (double)r[i].n_cached;
-            below += (double)r[i].n_fetched;
+    double prompts = 0.0, tokens = 0.0, hbm = 0.0, below = 0.0, preemptions = 0.0;
+    for (size_t i = 0; i < n && status == APMW_OK; i++) {
+        if (r[i].state == APMW_REQUEST_DONE && r[i].done <= end) {
+            done[ended++] = r[i];
             preemptions += r[i].n_preemptions;
         }
+        if (r[i].state == APMW_REQUEST_DONE && r[i].first_token <= read) {
+            prompts += 1.0;
+            tokens += (double)r[i].n_prompt;
+            hbm += (double)r[i].n_cached;
+            below += (double)r[i].n_fetched;
+        }
+    }
+    if (status == APMW_OK) {
+        status = apmw_latency_summarize(done, ended, &latency, err);
+    }
+    free(done);
+    if (status != APMW_OK) {
+        return status;
     }
     out->requests = (double)latency.n_done;
     out->ttft_s = latency.ttft_s.p50;
     out->tpot_s = latency.tpot_s.p50;
-    out->gpu_hit = hbm / prompt;
-    out->host_hit = below / prompt;
-    out->prompt_tokens = prompt / (double)latency.n_done;
-    out->mean_running = steps->mean_batch * steps->busy_share;
-    out->mean_waiting = steps->mean_waiting * steps->busy_share;
+    out->gpu_hit = hbm / tokens;
+    out->host_hit = below / tokens;
+    out->prompt_tokens = tokens / prompts;
     out->preemptions = preemptions;
     return APMW_OK;
 }
@@ -232,10 +246,10 @@ static apmw_status summarize(const apmw_collector *collector, const apmw_step_su
 static apmw_status simulate(const apmw_deployment *d, const apmw_scenario *s, const load *l, apmw_agentic_run *run,
                             apmw_error *err)
 {
-    const apmw_window window = {.from = 0, .to = APMW_TIME_NEVER};
     const apmw_time end = apmw_time_from_s(run->duration_s);
+    const apmw_window window = {.from = 0, .to = end};
     apmw_laws *laws = apmw_laws_create(&(apmw_laws_config){.one_request_per_agent = !s->concurrent_subagents});
-    apmw_collector *collector = apmw_collector_create(&window, false);
+    apmw_collector *collector = apmw_collector_create(NULL, false);
     apmw_step_meter *meter = apmw_step_meter_create(&window, 1);
     apmw_sim *sim = NULL;
     apmw_status status = laws == NULL || collector == NULL || meter == NULL
@@ -267,7 +281,7 @@ static apmw_status simulate(const apmw_deployment *d, const apmw_scenario *s, co
                                         .tiers = run->offload ? &d->tiers : NULL};
         status = apmw_sim_create(&config, workload, probes, 3, &sim, err);
         if (status == APMW_OK) {
-            status = apmw_sim_run(sim, end, err);
+            status = apmw_sim_run(sim, apmw_time_from_s(run->duration_s + AFTER_S), err);
         }
         if (status == APMW_OK) {
             status = apmw_laws_status(laws, err);
@@ -275,7 +289,9 @@ static apmw_status simulate(const apmw_deployment *d, const apmw_scenario *s, co
         if (status == APMW_OK) {
             apmw_step_summary steps;
             apmw_step_meter_summary(meter, end, &steps);
-            status = summarize(collector, &steps, &run->predicted, err);
+            run->predicted.mean_running = steps.mean_batch * steps.busy_share;
+            run->predicted.mean_waiting = steps.mean_waiting * steps.busy_share;
+            status = summarize(collector, run, err);
         }
         apmw_sim_free(sim);
     }

@@ -104,6 +104,20 @@ static void describe(apmw_deployment *d, const char *source, const apmw_llm_spec
              d->projected ? "; platform projected from specifications" : "");
 }
 
+/* Decode at captured batch sizes. */
+static apmw_status pad_graphs(const apmw_scenario *scenario, const char *engine, apmw_deployment *out, apmw_error *err)
+{
+    if (strcmp(engine, "vllm") != 0) {
+        return apmw_error_set(err, APMW_E_SCENARIO, "graph_padding is vLLM's; how %s captures batches is not modelled", engine);
+    }
+    apmw_step_cost *padded = apmw_step_cost_padded(out->cost, scenario->graph_padding);
+    if (padded == NULL) {
+        return apmw_error_set(err, APMW_E_NOMEM, "out of memory for a cost");
+    }
+    out->cost = padded;
+    return APMW_OK;
+}
+
 /* Everything that needs the catalog's platform. */
 static apmw_status compile(apmw_catalog *catalog, double frontend_scale, double memory_fraction, double context, apmw_deployment *out,
                            apmw_error *err)
@@ -191,6 +205,9 @@ apmw_status apmw_deployment_build_role(apmw_catalog *catalog, const apmw_scenari
         out->engine.acceptance_fixed = scenario->acceptance_fixed;
         out->engine.max_model_len = llm->context_tokens;
         status = compile(catalog, scenario->frontend_scale, memory_fraction, context, out, err);
+    }
+    if (status == APMW_OK && scenario->graph_padding != APMW_PADDING_NONE) {
+        status = pad_graphs(scenario, engine, out, err);
     }
     if (status == APMW_OK && role != APMW_ROLE_DECODE) {
         status = apmw_deployment_make_tiers(catalog, scenario, context, out, err);

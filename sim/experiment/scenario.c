@@ -12,6 +12,11 @@ static const char *const ROUTINGS[] = {
     [APMW_ROUTING_LEAST_LOADED] = "least-loaded",
     [APMW_ROUTING_KV_AWARE] = "kv-aware",
 };
+static const char *const PADDINGS[] = {
+    [APMW_PADDING_NONE] = "none",
+    [APMW_PADDING_ROWS] = "rows",
+    [APMW_PADDING_SEQUENCES] = "sequences",
+};
 static const char *const WORKLOADS[] = {[APMW_WORKLOAD_AGENTS] = "agents", [APMW_WORKLOAD_FIXED] = "fixed"};
 
 void apmw_scenario_init(apmw_scenario *out)
@@ -31,6 +36,7 @@ void apmw_scenario_init(apmw_scenario *out)
     out->trajectories = 500;
     out->agents = 16;
     out->delay_scale = 1.0;
+    out->sent = apmw_sent_as_recorded();
     out->isl = 1024;
     out->osl = 1024;
     out->length_ratio = 0.8;
@@ -153,7 +159,7 @@ static apmw_status opt_delay(const apmw_json_cur *item, apmw_scenario *s, apmw_e
 static apmw_status read_settings(const apmw_json_cur *root, apmw_scenario *s, apmw_error *err)
 {
     static const char *const KEYS[] = {"max_num_seqs", "max_num_batched_tokens", "block_tokens", "recv_interval",
-                                       "frontend_scale", "prefix_caching", "kv_all_windows", "prefill_delay_passes",
+                                       "frontend_scale", "prefix_caching", "kv_all_windows", "graph_padding", "prefill_delay_passes",
                                        "prefill_delay_ms", NULL};
     apmw_json_cur item;
     bool present;
@@ -167,6 +173,27 @@ static apmw_status read_settings(const apmw_json_cur *root, apmw_scenario *s, ap
         READ(apmw_json_opt_bool(&item, "prefix_caching", &s->prefix_caching, err));
         READ(opt_delay(&item, s, err));
         READ(apmw_json_opt_bool(&item, "kv_all_windows", &s->kv_all_windows, err));
+        size_t padding = (size_t)s->graph_padding;
+        READ(apmw_scenario_opt_choice(&item, "graph_padding", PADDINGS, sizeof PADDINGS / sizeof PADDINGS[0], &padding, err));
+        s->graph_padding = (apmw_graph_padding)padding;
+    }
+    return status;
+}
+
+static apmw_status read_sent(const apmw_json_cur *workload, apmw_sent *sent, apmw_error *err)
+{
+    static const char *const KEYS[] = {"first_prompt_scale", "growth_scale", "answer_tokens", "output_tokens", "max_delay_s",
+                                       "max_recorded_tokens", NULL};
+    apmw_json_cur item;
+    bool present;
+    apmw_status status = apmw_scenario_opt_object(workload, "sent", KEYS, &item, &present, err);
+    if (status == APMW_OK && present) {
+        READ(apmw_json_opt_double(&item, "first_prompt_scale", 1e-3, 1e3, &sent->first_prompt_scale, err));
+        READ(apmw_json_opt_double(&item, "growth_scale", 0.0, 1e3, &sent->growth_scale, err));
+        READ(apmw_json_opt_double(&item, "answer_tokens", 0.0, 1e6, &sent->answer_tokens, err));
+        READ(apmw_json_opt_double(&item, "output_tokens", 0.0, 1e6, &sent->output_tokens, err));
+        READ(apmw_json_opt_double(&item, "max_delay_s", 0.0, 1e9, &sent->max_delay_s, err));
+        READ(apmw_json_opt_int(&item, "max_recorded_tokens", 0, 1000000000, &sent->max_recorded_tokens, err));
     }
     return status;
 }
@@ -175,7 +202,7 @@ static apmw_status read_workload(const apmw_json_cur *root, apmw_scenario *s, ap
 {
     static const char *const KEYS[] = {"kind", "trace", "trajectories", "agents", "share_prefix", "output_cached",
                                        "concurrent_subagents",
-                                       "delay_scale", "slots", "isl", "osl", "requests", "length_ratio", NULL};
+                                       "delay_scale", "starts", "sent", "slots", "isl", "osl", "requests", "length_ratio", NULL};
     apmw_json_cur item;
     bool present;
     size_t kind = (size_t)s->workload;
@@ -193,6 +220,8 @@ static apmw_status read_workload(const apmw_json_cur *root, apmw_scenario *s, ap
     READ(apmw_json_opt_bool(&item, "output_cached", &s->output_cached, err));
     READ(apmw_json_opt_bool(&item, "concurrent_subagents", &s->concurrent_subagents, err));
     READ(apmw_json_opt_double(&item, "delay_scale", 0.0, 1e6, &s->delay_scale, err));
+    READ(apmw_scenario_opt_text(&item, "starts", s->starts, sizeof s->starts, err));
+    READ(read_sent(&item, &s->sent, err));
     READ(apmw_json_opt_int(&item, "isl", 1, 100000000, &s->isl, err));
     READ(apmw_json_opt_int(&item, "osl", 1, 100000000, &s->osl, err));
     READ(apmw_json_opt_int(&item, "requests", 1, 100000000, &s->requests, err));
@@ -309,6 +338,17 @@ static void write_workload(const apmw_scenario *s, apmw_json_writer *w)
         apmw_json_bool(w, "output_cached", s->output_cached);
         apmw_json_bool(w, "concurrent_subagents", s->concurrent_subagents);
         apmw_json_double(w, "delay_scale", s->delay_scale);
+        if (s->starts[0] != '\0') {
+            apmw_json_string(w, "starts", s->starts);
+            apmw_json_begin_object(w, "sent");
+            apmw_json_double(w, "first_prompt_scale", s->sent.first_prompt_scale);
+            apmw_json_double(w, "growth_scale", s->sent.growth_scale);
+            apmw_json_double(w, "answer_tokens", s->sent.answer_tokens);
+            apmw_json_double(w, "output_tokens", s->sent.output_tokens);
+            apmw_json_double(w, "max_delay_s", s->sent.max_delay_s);
+            apmw_json_int(w, "max_recorded_tokens", s->sent.max_recorded_tokens);
+            apmw_json_end_object(w);
+        }
     } else {
         apmw_json_int(w, "slots", s->agents);
         apmw_json_int(w, "isl", s->isl);
@@ -365,6 +405,9 @@ void apmw_scenario_write(const apmw_scenario *scenario, apmw_buf *out)
     }
     if (s->kv_all_windows) {
         apmw_json_bool(&w, "kv_all_windows", true);
+    }
+    if (s->graph_padding != APMW_PADDING_NONE) {
+        apmw_json_string(&w, "graph_padding", PADDINGS[s->graph_padding]);
     }
     apmw_json_end_object(&w);
     apmw_json_string(&w, "routing", ROUTINGS[s->routing]);

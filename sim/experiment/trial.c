@@ -257,6 +257,8 @@ static apmw_status make_agents(const apmw_trial_config *config, apmw_workload *o
         .delay_scale = config->delay_scale,
         .concurrent_lanes = config->concurrent_subagents,
         .seed = config->seed,
+        .starts = config->starts,
+        .n_starts = config->n_starts,
     };
     return apmw_workload_agents(&agents, out, err);
 }

@@ -67,7 +67,8 @@ def make_runs(source):
         last = series[run][-1]
         prompt = float(last["prompt_tokens_total"])
         share = lambda key: f"{100 * float(last[key] or 0) / prompt:.2f}"
-        n = float(last["request_success_total"])
+        # A prompt is counted with its first token: those that have ended, and those that decode.
+        n = float(last["request_success_total"]) + float(last["num_requests_running"] or 0)
         mean = lambda key: sum(float(x[key] or 0) for x in series[run]) / len(series[run])
         out.append([
             run, s["users"], s["offload"], use, why,
@@ -77,7 +78,7 @@ def make_runs(source):
             share("prompt_tokens_local_cache_hit"), share("prompt_tokens_external_kv_transfer"),
             f"{float(b['mean_input_tokens']):.0f}" if b else "",
             f"{float(last['prefill_kv_computed_tokens_sum']):.0f}",
-            f"{prompt:.0f}", f"{n:.0f}",
+            f"{prompt:.0f}", f"{n:.0f}", f"{float(last['relative_time_sec']):.0f}",
             f"{float(b['mean_output_tokens_actual']):.0f}" if b else "",
             f"{float(b['mean_output_tokens_expected']):.0f}" if b else "",
             facts[run]["kv_cache_tokens"], f"{float(last['num_preemptions_total']):.0f}",
@@ -87,7 +88,7 @@ def make_runs(source):
     write("runs.csv", ["run", "users", "offload", "use", "why_not", "duration_s", "sent", "requests", "ttft_p50_ms",
                        "tpot_p50_ms", "gpu_hit_percent", "cpu_hit_percent", "prompt_gpu_percent",
                        "prompt_host_percent", "recorded_prompt_tokens", "server_computed_tokens", "server_prompt_tokens",
-                       "server_requests", "output_tokens", "recorded_output_tokens", "kv_tokens", "preemptions",
+                       "server_prompts", "server_s", "output_tokens", "recorded_output_tokens", "kv_tokens", "preemptions",
                        "mean_running", "mean_waiting"], out)
 
 
@@ -194,7 +195,7 @@ def make_steps(source):
             if n < 1 or tokens <= 0 or not 8 < dt < 12 or any(value(a, k) != value(b, k) for k in same):
                 continue
             used = 0.005 * (value(a, "kv_cache_usage_pct") + value(b, "kv_cache_usage_pct")) * 1901888
-            if 1e3 * dt * n / tokens < 200:  # slower: stalls of the server (0.6 to 1 s a step), not steps
+            if 1e3 * dt * n / tokens < 200:  # slower (0.6 to 1 s): with chunks of a long prompt that is not counted yet
                 cells.setdefault(n, []).append((1e3 * dt * n / tokens, used))
     head = ["b200", "deepseek-v3-r1", "vllm", "fp4", "2026-04-01", 4, 1, 4, 0]
     out = []

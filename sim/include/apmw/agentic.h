@@ -26,6 +26,7 @@ typedef struct apmw_agentic_run {
     bool use;
     char why_not[96];        /* of a run that is not used */
     double duration_s;
+    double server_s;         /* of the last reading of the server's counters */
     double output_tokens;    /* mean of a request, an input: outputs were not forced */
     double kv_tokens;        /* pool that the server reported */
     apmw_agentic_figures measured, predicted;
