@@ -4,7 +4,7 @@
  * holds them all, once in one that holds a third (so that most turns evict and recompute), and once with
  * contexts a tenth as long in a pool a tenth as large: the cost must not follow the length. Forked: each turn
  * is a stream of its own, forked from the last (output that is not re-used), so that paths are up to 100
- * streams deep. */
+ * streams deep. The pressed case under the other policies too. */
 #include <stdlib.h>
 
 #include "apmw/kv.h"
@@ -55,12 +55,15 @@ static void finish(apmw_prefix_cache *cache, running *r, bool forked)
     r->conversation = 0;
 }
 
-static void run(const char *name, int64_t base, int64_t pool_tokens, bool forked, long turns)
+static void run(const char *name, int64_t base, int64_t pool_tokens, bool forked, apmw_kv_policy policy,
+                long turns)
 {
     static conversation all[STREAMS];
     static running batch[RUNNING];
     apmw_streams *streams = apmw_streams_create();
-    apmw_prefix_cache *cache = apmw_prefix_cache_create(streams, pool_tokens / BLOCK, BLOCK, true);
+    const apmw_kv_options options = {
+        .capacity_blocks = pool_tokens / BLOCK, .block_tokens = BLOCK, .caching = true, .policy = policy};
+    apmw_prefix_cache *cache = apmw_prefix_cache_create_with(streams, &options);
     for (size_t i = 0; i < STREAMS; i++) {
         all[i].stream = apmw_streams_new(streams, 0, 0);
         all[i].turn = (int64_t)(draw() % TURNS_OF_A_CONVERSATION);
@@ -120,15 +123,19 @@ int main(int argc, char **argv)
     const int64_t whole = 2LL * 100000 * STREAMS;
     bench_head("kv", argc, argv);
     printf("\"results\":[");
-    run("fits", 100000, whole, false, turns);
+    run("fits", 100000, whole, false, APMW_KV_LRU, turns);
     printf(",");
-    run("pressed", 100000, whole / 3, false, turns);
+    run("pressed", 100000, whole / 3, false, APMW_KV_LRU, turns);
     printf(",");
-    run("pressed_short", 10000, whole / 30, false, turns);
+    run("pressed_short", 10000, whole / 30, false, APMW_KV_LRU, turns);
     printf(",");
-    run("forked", 100000, whole, true, turns);
+    run("forked", 100000, whole, true, APMW_KV_LRU, turns);
     printf(",");
-    run("forked_pressed", 100000, whole / 3, true, turns);
+    run("forked_pressed", 100000, whole / 3, true, APMW_KV_LRU, turns);
+    for (int p = APMW_KV_FIFO; p <= APMW_KV_S3_FIFO; p++) {
+        printf(",");
+        run(apmw_kv_policy_name((apmw_kv_policy)p), 100000, whole / 3, false, (apmw_kv_policy)p, turns);
+    }
     printf("]}\n");
     return 0;
 }
