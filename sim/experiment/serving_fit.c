@@ -165,8 +165,9 @@ static void set_priors(serving_stage *stage, const serving_tree *tree, const apm
         out->lower[p] = stage->speculative && !accept ? -1e9 : lowest[p];
         out->upper[p] = stage->speculative && !accept ? 1e9 : highest[p];
         for (int kind = 0; kind < FIT_PATH; kind++) {
-            /* Speculative rows: the engine's plain overhead is known, so even the root only deviates. */
-            double share = kind == 0 && (accept || !stage->speculative) ? 1 : options->spread;
+            /* Speculative rows: the engine's plain overhead is known, so even the root only deviates; but trees of drafts are
+             * built and accepted on the host, sequence by sequence. */
+            double share = kind == 0 && (accept || p == FIT_SEQ || !stage->speculative) ? 1 : options->spread;
             const double *shares = p == FIT_ACCEPT_OSL ? osl_share
                                    : tree->workers     ? (ttft ? worker_ttft_share : worker_time_share)
                                    : ttft              ? ttft_share

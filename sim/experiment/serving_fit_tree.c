@@ -104,7 +104,7 @@ static int earlier(const void *a, const void *b)
 
 /* Runs of an engine and model are batches of days, each with one build of the server: a day that follows the last one by
  * more than a week begins an epoch, and rows get the first day of theirs. */
-static apmw_status epochs_of(serving_label *labels, size_t n, apmw_error *err)
+apmw_status apmw_serving_epochs(serving_label *labels, size_t n, apmw_error *err)
 {
     enum { SAME_BUILD_DAYS = 7 };
     const char **days = calloc(n + 1, sizeof *days);
@@ -281,7 +281,7 @@ apmw_status apmw_serving_stage_build(const apmw_catalog *catalog, const apmw_pre
                 rows[n_rows++] = i; /* an unknown platform has no row that could be simulated */
         }
     if (status == APMW_OK)
-        status = epochs_of(labels, n_rows, err);
+        status = apmw_serving_epochs(labels, n_rows, err);
     for (size_t i = 0; status == APMW_OK && i < n_rows; i++) {
         bool seen = false;
         serving_label own, other;

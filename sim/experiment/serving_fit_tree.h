@@ -58,6 +58,8 @@ typedef struct serving_stage {
 apmw_status apmw_serving_stage_build(const apmw_catalog *catalog, const apmw_predictor *predictor, const apmw_points *points,
                                 const bool *keep, const apmw_serving_fit_options *options, serving_stage *out,
                                 apmw_error *err);
+/* Turns the days of runs in `epoch` into the first days of their epochs; AMD's are given. */
+apmw_status apmw_serving_epochs(serving_label *labels, size_t n, apmw_error *err);
 void apmw_serving_stage_free(serving_stage *stage, size_t n_points);
 /* Plain overheads of the points of the speculative stage. */
 apmw_status apmw_serving_bases(const apmw_points *points, const apmw_overhead_table *table, serving_stage *stage,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Table of fitted engine overheads (hwmodels/engines.h5, schema apmw.engines/2). An overhead is a SUM: the engine's own
- * entry, plus deviations of the model, of the model's precision, of the platform, of the model on the platform, of the month of
- * the build. So a model or a platform that no serving point covers still gets what is known of its engine, its platform and its
+ * entry, plus deviations of the model, of the model's precision, of the platform, of the model on the platform, of the build, by
+ * the first day of its runs. So a model or a platform that no serving point covers still gets what is known of its engine, its platform and its
  * precision. "*" = any. Written by the serving fit, read by apmw_overhead_lookup. */
 #ifndef APMW_OVERHEAD_H
 #define APMW_OVERHEAD_H

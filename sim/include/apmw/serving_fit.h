@@ -2,7 +2,8 @@
 /* Engine overheads from measured serving points.
  *
  * Each row of the fit half is simulated; the logarithms of its TPOT and TTFT are compared with the measured ones. A row's
- * overhead is a sum along a path: engine (and vendor), model, family, platform, precision, month of the run; each node
+ * overhead is a sum along a path: engine (and vendor), model, precision, platform, epoch of the run (days that follow each other
+ * within a week share a build); each node
  * adds a deviation that is drawn towards zero with a stated sd, so a node with few rows stays near its parent (a linear
  * mixed model, solved for its mode; residuals are robust, Huber). Simulated times are nearly linear in the overheads, so
  * a round simulates every row once for each number and then solves a whole tree at once; three rounds suffice.

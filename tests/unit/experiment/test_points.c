@@ -190,6 +190,31 @@ static void mended_layouts(void **state)
     apmw_points_free(&points);
 }
 
+/* What clients did where a row is silent: lengths of the vendor's own runs, prompts that the server saw longer. */
+static void clients(void **state)
+{
+    (void)state;
+    static const char text[] = "platform,model,engine,precision,mode,isl,osl,concurrency,tp,length_range_ratio,measured,source\n"
+                               "h100,qwen3-32b,vllm,,agg,1024,128,16,2,,,source_file=data/h100_sxm/vllm\n"
+                               "h100,qwen3-32b,sglang,,agg,1024,128,16,4,,,source_file=data/h100_sxm/sglang\n"
+                               "h100,qwen3-32b,vllm,,agg,1024,128,16,2,0.5,,source_file=data/h100_sxm/vllm\n"
+                               "h200,deepseek-v3-r1,sglang,fp8,agg,1024,1024,16,8,0.8,2026-05-13,inferencex-capture\n"
+                               "h200,deepseek-v3-r1,sglang,fp8,agg,1024,1024,16,8,0.8,2026-05-14,inferencex-capture\n";
+    const double ratio[] = {0.8, 1, 0.5, 0.8, 0.8}, scale[] = {1, 1, 1, 5, 1};
+    apmw_csv *csv = NULL;
+    apmw_points points;
+    apmw_error err = {0};
+    assert_int_equal(apmw_csv_parse("rows.csv", text, sizeof text - 1, &csv, &err), APMW_OK);
+    if (apmw_points_from_csv(csv, "rows.csv", APMW_SOURCE_DIR, &points, &err) != APMW_OK)
+        fail_msg("%s", err.message);
+    for (size_t i = 0; i < points.n; i++) {
+        assert_true(points.items[i].ratio == ratio[i]);
+        assert_true(points.items[i].prompt_scale == scale[i]);
+    }
+    apmw_points_free(&points);
+    apmw_csv_free(csv);
+}
+
 static void bad_cells(void **state)
 {
     (void)state;
@@ -217,7 +242,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(formulas),    cmocka_unit_test(aggregated_row), cmocka_unit_test(disaggregated_row),
         cmocka_unit_test(silent_rows), cmocka_unit_test(split_rule),     cmocka_unit_test(bad_cells),
-        cmocka_unit_test(mended_layouts),
+        cmocka_unit_test(mended_layouts), cmocka_unit_test(clients),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

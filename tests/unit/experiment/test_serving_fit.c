@@ -179,12 +179,33 @@ static void overheads_of_a_total(void **state)
     near(apmw_serving_fit_acceptance(t, 3, 1024 * exp(1)), 2.2 * 1.1 * exp(0.1), 1e-12);
 }
 
+/* Runs less than a week apart are one build's; another model's or a missing day say nothing. */
+static void runs_of_a_week_are_one_epoch(void **state)
+{
+    (void)state;
+    static const char *const days[] = {"2026-02-03", "2026-01-29", "2026-01-14", "2026-02-06", "", "2025-12-31", "2026-01-20"};
+    static const char *const want[] = {"2026-01-29", "2026-01-29", "2026-01-14", "2026-01-29", "", "2025-12-31", "2026-01-20"};
+    enum { N = sizeof days / sizeof days[0] };
+    serving_label labels[N];
+    apmw_error err = {0};
+    memset(labels, 0, sizeof labels);
+    for (int i = 0; i < N; i++) {
+        strcpy(labels[i].engine, "trtllm");
+        strcpy(labels[i].vendor, "nvidia");
+        strcpy(labels[i].model, i == N - 1 ? "gpt-oss-120b" : "deepseek-v3-r1");
+        strcpy(labels[i].epoch, days[i]);
+    }
+    assert_int_equal(apmw_serving_epochs(labels, N, &err), APMW_OK);
+    for (int i = 0; i < N; i++)
+        assert_string_equal(labels[i].epoch, want[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(finds_the_numbers),          cmocka_unit_test(carries_over_to_a_cell_left_out),
         cmocka_unit_test(one_wild_row_does_not_move_it), cmocka_unit_test(bounds_hold_softly),
-        cmocka_unit_test(predictions_never_fall_to_nothing), cmocka_unit_test(overheads_of_a_total),
+        cmocka_unit_test(runs_of_a_week_are_one_epoch), cmocka_unit_test(predictions_never_fall_to_nothing), cmocka_unit_test(overheads_of_a_total),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
