@@ -175,9 +175,13 @@ static void write_notes(const apmw_study_row *rows, size_t n, const char *assump
             continue;
         }
         const apmw_trial_result *t = r->capacity.agents > 0 ? &r->capacity.at_pass : &r->capacity.at_fail;
-        apmw_buf_printf(out, "%s; at %lld agents: batch %.3g, hit %.3g %% of prompt tokens, KV %.3g %% full, prefill in %.3g %% of step time\n",
+        char loaded[48] = "";
+        if (t->latency.fetched_tokens > 0) {
+            snprintf(loaded, sizeof loaded, " and loaded %.3g %%", 100.0 * t->latency.loaded_share);
+        }
+        apmw_buf_printf(out, "%s; at %lld agents: batch %.3g, hit %.3g %%%s of prompt tokens, KV %.3g %% full, prefill in %.3g %% of step time\n",
                         r->capacity.limited_why[0] != '\0' ? r->capacity.limited_why : r->capacity.limited_by,
-                        (long long)t->n_agents, t->steps.mean_batch, 100.0 * t->latency.hit_share,
+                        (long long)t->n_agents, t->steps.mean_batch, 100.0 * t->latency.hit_share, loaded,
                         100.0 * t->steps.kv_mean_share, 100.0 * t->steps.prefill_step_share);
         apmw_buf_printf(out, "%s\n", r->deployment->basis);
         if (r->agents90.n_parts > 0) {
@@ -241,6 +245,7 @@ static void write_trial(apmw_json_writer *w, const char *key, const apmw_trial_r
     apmw_json_double(w, "window_s", v->window_s);
     apmw_json_int(w, "trajectories", v->trajectories);
     apmw_json_double(w, "hit_share", t->latency.hit_share);
+    apmw_json_double(w, "loaded_share", t->latency.loaded_share);
     apmw_json_double(w, "mean_output_tokens", (double)t->latency.output_tokens / (double)t->latency.n_done);
     apmw_json_double(w, "mean_batch", t->steps.mean_batch);
     apmw_json_double(w, "mean_step_s", t->steps.mean_step_s);

@@ -130,6 +130,8 @@ static void json_latency(apmw_json_writer *w, const apmw_latency_summary *l)
     apmw_json_int(w, "output_tokens", l->output_tokens);
     apmw_json_int(w, "recomputed_tokens", l->recomputed_tokens);
     apmw_json_double(w, "hit_share", l->hit_share);
+    apmw_json_int(w, "fetched_tokens", l->fetched_tokens);
+    apmw_json_double(w, "loaded_share", l->loaded_share);
     json_spread(w, "ttft_s", &l->ttft_s);
     json_spread(w, "queue_s", &l->queue_s);
     json_spread(w, "tpot_s", &l->tpot_s);
@@ -325,6 +327,9 @@ static void write_text(const outcome *x, apmw_buf *out)
     apmw_buf_printf(out, "cache: %.3g %% of prompt tokens hit; %lld of %lld requests preempted, %lld rejected, %lld with one token\n",
                     100.0 * r->latency.hit_share, (long long)r->latency.n_preempted, (long long)r->latency.n_requests,
                     (long long)r->latency.n_rejected, (long long)r->latency.n_one_token);
+    if (r->latency.fetched_tokens > 0) {
+        apmw_buf_printf(out, "loaded from below HBM: %.3g %% of prompt tokens\n", 100.0 * r->latency.loaded_share);
+    }
     text_tiers(d, r, out);
     if (d->power.tdp_w > 0.0) {
         if (d->prefill != NULL) {

@@ -194,17 +194,19 @@ static apmw_status explain(apmw_trial_book *book, size_t tier, apmw_capacity *ou
     const double n = (double)(fail->latency.n_requests > 0 ? fail->latency.n_requests : 1);
     const double preempted = (double)fail->latency.n_preempted / n;
     const bool full = fail->steps.kv_peak_share > 0.95;
-    double alone = fail->latency.hit_share; /* what one agent with the whole pool to itself hits */
+    /* What was loaded from tiers below did not have to be computed either. */
+    const double found = fail->latency.hit_share + fail->latency.loaded_share;
+    double alone = found; /* what one agent with the whole pool to itself hits */
     if (full) {
         const apmw_trial_result *one = NULL;
         const apmw_status status = trial_at(book, 1, tier, &one, err);
         if (status != APMW_OK) {
             return status;
         }
-        alone = one->latency.hit_share;
+        alone = one->latency.hit_share + one->latency.loaded_share;
     }
     /* Half as much again to compute as with the pool to oneself. */
-    const bool lost = 1.0 - fail->latency.hit_share > 1.5 * (1.0 - alone);
+    const bool lost = 1.0 - found > 1.5 * (1.0 - alone);
     const char *by = speed ? "speed" : ttft ? "ttft" : "validity";
     if ((double)v->n_failed > book->config.rules->max_failed_share * (double)v->n_measured) {
         by = "kv memory";
@@ -213,8 +215,8 @@ static apmw_status explain(apmw_trial_book *book, size_t tier, apmw_capacity *ou
     } else if (full && (preempted > 0.02 || lost)) {
         by = "kv memory";
         snprintf(out->limited_why, sizeof out->limited_why,
-                 "KV pool full: %.3g %% of prompt tokens hit, %.3g %% by one agent alone; %.2g %% of requests preempted; %s",
-                 100.0 * fail->latency.hit_share, 100.0 * alone, 100.0 * preempted, why);
+                 "KV pool full: %.3g %% of prompt tokens hit%s, %.3g %% by one agent alone; %.2g %% of requests preempted; %s",
+                 100.0 * found, fail->latency.fetched_tokens > 0 ? " or loaded" : "", 100.0 * alone, 100.0 * preempted, why);
     } else {
         const double front = fail->frontend_share;
         snprintf(out->limited_why, sizeof out->limited_why, front > 0.9 ? "%s; the engine's serial front end is busy %.0f %%" : "%s",

@@ -90,12 +90,15 @@ void apmw_latency_count(const apmw_request_record *records, size_t n, apmw_laten
             out->n_one_token += r->n_out == 1;
             out->prompt_tokens += r->n_prompt;
             out->cached_tokens += r->n_cached;
+            out->fetched_tokens += r->n_fetched;
             out->output_tokens += r->n_out;
             out->recomputed_tokens += r->n_recomputed;
         }
     }
     out->hit_share =
         out->prompt_tokens > 0 ? (double)out->cached_tokens / (double)out->prompt_tokens : (double)NAN;
+    out->loaded_share =
+        out->prompt_tokens > 0 ? (double)out->fetched_tokens / (double)out->prompt_tokens : (double)NAN;
 }
 
 apmw_status apmw_latency_summarize(const apmw_request_record *records, size_t n, apmw_latency_summary *out,

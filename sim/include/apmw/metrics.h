@@ -29,7 +29,9 @@ typedef struct apmw_latency_summary {
     int64_t n_one_token; /* done with one output token: they have no TPOT and no speed, and are left out of both */
     int64_t n_preempted; /* requests preempted at least once */
     int64_t prompt_tokens, cached_tokens, output_tokens, recomputed_tokens; /* of done requests */
+    int64_t fetched_tokens; /* of the prompts, loaded from tiers of KV below HBM */
     double hit_share;    /* cached / prompt tokens; NaN when none */
+    double loaded_share; /* fetched / prompt tokens */
     apmw_spread ttft_s;  /* first token - submission */
     apmw_spread queue_s; /* first scheduled - submission */
     apmw_spread tpot_s;  /* (last - first token) / (n_out - 1) */

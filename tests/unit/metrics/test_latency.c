@@ -48,6 +48,7 @@ static void summary(void **state)
     r[4].last_token = r[4].done = r[4].first_token;
     r[3].n_preemptions = 1;
     r[3].n_recomputed = 7;
+    r[2].n_fetched = 25; /* of the 36 of a prompt that are not cached */
     r[5] = request(0, 1, 2, 3);
     r[5].state = APMW_REQUEST_REJECTED;
     apmw_latency_summary s;
@@ -63,6 +64,8 @@ static void summary(void **state)
     assert_int_equal(s.output_tokens, 45);
     assert_int_equal(s.recomputed_tokens, 7);
     assert_near(s.hit_share, 0.64, 1e-12);
+    assert_int_equal(s.fetched_tokens, 25);
+    assert_near(s.loaded_share, 0.05, 1e-12);
     assert_int_equal(s.ttft_s.n, 5);
     assert_near(s.ttft_s.mean, 3.0, 1e-12);
     assert_near(s.ttft_s.p25, 2.0, 1e-12);  /* type 7: position 0.25 x 4 */
