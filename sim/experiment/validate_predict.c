@@ -315,8 +315,12 @@ static apmw_status make_engine(const apmw_predictor *p, const predictor_role *ro
         e->request_overhead_ns = 0;
         e->frontend_ns_per_token = 0;
     }
-    if (kind == APMW_ROLE_PREFILL)
+    if (kind == APMW_ROLE_PREFILL) {
         e->draft_tokens = 0, e->acceptance_length = 1;
+        /* What a prompt token costs beside its kernels is the handing over of its KV, many at a time. */
+        run->handover_s_per_token = overhead->frontend_s_per_token;
+        e->frontend_ns_per_token = 0;
+    }
     run->accelerators[r] = d->cost->n_accelerators;
     return APMW_OK;
 }

@@ -44,6 +44,7 @@ typedef struct predict_run {
     int64_t n_requests;
     double kv_bytes_per_s;    /* of the transfer from prefill to decode */
     double kv_bytes_per_token;
+    double handover_s_per_token; /* on top of the transfer at that rate */
     const apmw_power_params *power; /* NULL = none */
     double peak_flop_per_s, hbm_bytes_per_s;
 } predict_run;

@@ -201,7 +201,7 @@ apmw_status apmw_predict_simulate(const predict_run *run, apmw_prediction *out, 
         const disagg_loop loop = {.client = client,
                                   .n_prefill = (size_t)run->workers[0],
                                   .n_decode = (size_t)run->workers[1],
-                                  .transfer_s_per_token = run->kv_bytes_per_token / run->kv_bytes_per_s,
+                                  .transfer_s_per_token = run->kv_bytes_per_token / run->kv_bytes_per_s + run->handover_s_per_token,
                                   .ttft_s = ttft,
                                   .tpot_s = tpot};
         status = apmw_predict_disagg_workload(&loop, &workload, err);

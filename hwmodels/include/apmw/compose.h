@@ -34,7 +34,7 @@ typedef struct apmw_overhead {
     double layer_s;             /* per layer and step */
     double seq_s;               /* per decoding sequence and step */
     double request_s;           /* fixed per request before scheduling */
-    double frontend_s_per_token;/* serial front end */
+    double frontend_s_per_token;/* serial front end; of prefill workers: handing over the KV of a prompt token, many at a time */
     double prefill_floor_layer_s; /* a prefill step lasts at least this per layer */
     double prefill_scale;       /* on composed time of prompt chunks, 1 = as composed */
     double kernel_extra;        /* decode passes: kernels in an engine take 1 + this times their time in a loop */
