@@ -12,8 +12,8 @@ check()
     "$@" || { echo "failed: $*"; bad=1; }
 }
 
-# Minutes of work, of which the first results come within seconds: small populations at resolution 0, many resamplings.
-long="--platform h200,b200,b300,gb300,mi355x --model deepseek-v4-pro --resolution 0"
+# Half a minute of work or more, of which the first results come within seconds.
+long="--platform h200,b200,b300,gb300,mi355x --model deepseek-v4-pro"
 # interrupt AFTER OPTIONS...: the exit code, and seconds until it came.
 interrupt()
 {
@@ -31,7 +31,8 @@ interrupt()
 
 interrupt 3 --format json
 check test "$code" -eq 75
-check test "$took" -lt 30
+# A search that has begun is finished first: a second or two, and more with sanitizers on a busy machine.
+check test "$took" -lt 60
 check grep -q 'interrupted: what was known' "$dir/err"
 check grep -q '"schema": "apmw.capacity/1"' "$dir/out"
 check grep -q '^ "partial": true,' "$dir/out"
