@@ -13,6 +13,7 @@ typedef struct agents {
     uint64_t *positions; /* of each given start's trajectory among the playable ones */
     apmw_start *starts;  /* those that fit */
     size_t n_starts, next_start;
+    size_t *taken;           /* of each agent: the start that it plays */
 } agents;
 
 /* The next given start, for whoever comes first. */
@@ -22,6 +23,7 @@ static void begin_given(agents *all, apmw_play *play)
         return;
     }
     const size_t i = all->next_start++;
+    all->taken[play->agent] = i;
     if (!apmw_play_take_at(play, all->positions[i])) {
         return;
     }
@@ -61,8 +63,10 @@ static void on_end(apmw_play *play, apmw_time now)
     if (all->config.plays_per_agent > 0 && play->number >= all->config.plays_per_agent) {
         return;
     }
-    apmw_time delay = 0; /* given starts wait when they are taken */
-    if (all->config.starts == NULL) {
+    apmw_time delay; /* given starts also wait when they are taken */
+    if (all->config.starts != NULL) {
+        delay = all->starts[all->taken[play->agent]].after_ns;
+    } else {
         const int32_t next = replay->playable[apmw_replay_assigned(replay, play->agent, play->number)];
         delay = (apmw_time)((double)replay->trace->items[next].turns[0].delay_ns * replay->delay_scale + 0.5);
     }
@@ -93,6 +97,7 @@ static void free_agents(void *self)
     free(all->plays);
     free(all->positions);
     free(all->starts);
+    free(all->taken);
     apmw_replay_free(&all->replay);
     free(all);
 }
@@ -104,11 +109,15 @@ static apmw_status find_starts(agents *all, apmw_error *err)
     const apmw_replay *replay = &all->replay;
     all->positions = calloc(c->n_starts + 1, sizeof *all->positions);
     all->starts = calloc(c->n_starts + 1, sizeof *all->starts);
-    if (all->positions == NULL || all->starts == NULL) {
+    all->taken = calloc((size_t)c->n_agents, sizeof *all->taken);
+    if (all->positions == NULL || all->starts == NULL || all->taken == NULL) {
         return apmw_error_set(err, APMW_E_NOMEM, "out of memory for %zu starts", c->n_starts);
     }
     for (size_t i = 0; i < c->n_starts; i++) {
         const apmw_start *s = &c->starts[i];
+        if (s->after_ns < 0) {
+            return apmw_error_set(err, APMW_E_SCENARIO, "start %zu: a wait is not negative", i);
+        }
         if (s->trajectory < 0 || (size_t)s->trajectory >= c->trace->n || s->turn < 0 ||
             s->turn >= c->trace->items[s->trajectory].n_turns) {
             return apmw_error_set(err, APMW_E_SCENARIO, "start %zu: there is no turn %d of trajectory %d", i, s->turn,

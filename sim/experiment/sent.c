@@ -130,6 +130,12 @@ static void send_turn(const apmw_trajectory *recorded, int32_t i, int32_t first,
     }
 }
 
+static apmw_time capped(apmw_time delay_ns, const apmw_sent *sent)
+{
+    const apmw_time longest = apmw_time_from_s(sent->max_delay_s);
+    return sent->max_delay_s > 0.0 && delay_ns > longest ? longest : delay_ns;
+}
+
 static void send_session(const apmw_trajectory *recorded, int32_t first, int64_t block_tokens, const apmw_sent *sent,
                          apmw_turn *turns)
 {
@@ -143,37 +149,40 @@ static void send_session(const apmw_trajectory *recorded, int32_t first, int64_t
             turn->n_out = at_least_one(sent->output_tokens);
             turn->shared_out = turn->shared_out < turn->n_out ? turn->shared_out : turn->n_out;
         }
-        const int64_t longest = apmw_time_from_s(sent->max_delay_s);
-        if (sent->max_delay_s > 0.0 && turn->delay_ns > longest) {
-            turn->delay_ns = longest;
-        }
+        turn->delay_ns = capped(turn->delay_ns, sent);
     }
 }
 
 /* The session up to where the client ends it: before the first turn of the main line from `first` on whose recorded prompt
- * is beyond `most` (0 = never). Turns that are left keep their places. Nothing is left when that is the first one. */
-static apmw_status cut(const apmw_trajectory *session, int64_t block_tokens, int32_t first, int64_t most, apmw_trace *out,
-                       apmw_error *err)
+ * is beyond `most` (0 = never), *end, -1 = its own end. Turns that are left keep their places. Nothing is left when that is
+ * the first one. */
+static apmw_status cut(const apmw_trajectory *session, int64_t block_tokens, int32_t first, int64_t most, int32_t *end,
+                       apmw_trace *out, apmw_error *err)
 {
     apmw_trajectory copy = *session;
     const apmw_trace one = {.items = &copy, .n = 1, .block_tokens = block_tokens};
     apmw_trace_part part = {0};
-    bool ends = false;
-    for (int32_t i = 0; i < session->n_turns && !ends; i++) {
+    *end = -1;
+    for (int32_t i = 0; i < session->n_turns && *end < 0; i++) {
         if (session->turns[i].lane == 0) {
-            ends = most > 0 && i >= first && session->turns[i].n_in > most;
-            part.max_turns += !ends;
+            if (most > 0 && i >= first && session->turns[i].n_in > most) {
+                *end = i;
+            } else {
+                part.max_turns++;
+            }
         }
     }
     return part.max_turns == 0 ? APMW_OK : apmw_trace_slice(&one, &part, out, err);
 }
 
-static apmw_status send_start(const apmw_trace *recorded, const apmw_start *start, const apmw_sent *sent, bool *kept,
+static apmw_status send_start(const apmw_trace *recorded, apmw_start *start, const apmw_sent *sent, bool *kept,
                               apmw_trace *out, apmw_error *err)
 {
+    const apmw_trajectory *whole = &recorded->items[start->trajectory];
     apmw_trace part = {0};
-    apmw_status status = cut(&recorded->items[start->trajectory], recorded->block_tokens, start->turn, sent->max_recorded_tokens,
-                             &part, err);
+    int32_t end = -1;
+    apmw_status status = cut(whole, recorded->block_tokens, start->turn, sent->max_recorded_tokens, &end, &part, err);
+    start->after_ns = end >= 0 ? capped(whole->turns[end].delay_ns, sent) : 0;
     *kept = status == APMW_OK && part.n == 1 && start->turn < part.items[0].n_turns;
     if (*kept) {
         apmw_trajectory session = part.items[0];
@@ -214,7 +223,7 @@ apmw_status apmw_trace_as_sent(const apmw_trace *recorded, apmw_start *starts, s
         bool kept = false;
         status = send_start(recorded, &starts[i], sent, &kept, out, err);
         if (status == APMW_OK && kept) {
-            starts[left] = (apmw_start){.trajectory = (int32_t)left, .turn = starts[i].turn};
+            starts[left] = (apmw_start){.trajectory = (int32_t)left, .turn = starts[i].turn, .after_ns = starts[i].after_ns};
             left++;
         }
     }

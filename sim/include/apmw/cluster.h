@@ -97,6 +97,7 @@ apmw_status apmw_workload_fixed_loop(const apmw_fixed_loop *config, apmw_workloa
 /* A trajectory from one of its turns on. */
 typedef struct apmw_start {
     int32_t trajectory, turn;
+    apmw_time after_ns; /* the agent waits so long after its end */
 } apmw_start;
 
 /* Closed-loop agents that replay trajectories one after another (AgentPerf): agent i starts at i * spawn_interval,

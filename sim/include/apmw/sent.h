@@ -28,7 +28,8 @@ apmw_status apmw_starts_load(const char *path, const apmw_trace *trace, int64_t 
 
 /* One trajectory for each start, in their order, with what the client sends from that turn on; earlier turns stay as they
  * are. The trajectory of starts[i] is then i of *out. A start whose turn falls behind the end of its session
- * (max_recorded_tokens) is left out: starts and *n are changed accordingly. */
+ * (max_recorded_tokens) is left out: starts and *n are changed accordingly. A client finds a prompt too long when it is to be
+ * sent, so after_ns is the wait of that turn. */
 apmw_status apmw_trace_as_sent(const apmw_trace *recorded, apmw_start *starts, size_t *n, const apmw_sent *sent,
                                apmw_trace *out, apmw_error *err);
 

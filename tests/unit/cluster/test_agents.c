@@ -297,21 +297,21 @@ static void given_starts(void **state)
     apmw_trace trace = {0};
     for (int i = 0; i < 4; i++) {
         const apmw_turn turns[] = {case_turn(100, 5, -1, 0, 0, 1), case_turn(200, 5, 0, 100, 0, 2),
-                                   case_turn(i == 2 ? 1200 : 300, i == 0 ? 700 : 5, 1, 200, 0, 4)};
+                                   case_turn(i == 2 ? 1500 : 300, i == 0 ? 1100 : 5, 1, 200, 0, 4)};
         case_add(&trace, turns, 3, 0);
     }
-    const apmw_start starts[] = {{1, 2}, {0, 2}, {2, 2}, {3, 1}, {2, 0}};
+    const apmw_start starts[] = {{1, 2, 3 * APMW_NS_PER_S}, {0, 2, 0}, {2, 2, 0}, {3, 1, 0}, {2, 0, 0}};
     apmw_agents agents = agents_of(&trace, 2);
     agents.plays_per_agent = 0;
     agents.spawn_interval_ns = 0;
-    agents.max_context = 1100;
+    agents.max_context = 1450;
     agents.starts = starts;
     agents.n_starts = 5;
     apmw_collector *collector = replay(&agents, 1);
     size_t n;
     const apmw_request_record *r = apmw_collector_requests(collector, &n);
     /* Agent 0 plays the last turn of trajectory 1, then 3 from turn 1, then 2 up to the turn that does not fit, while agent 1
-     * decodes 700 tokens of trajectory 0 at 10 ms and more each; then nothing is left for it. */
+     * decodes 1,100 tokens of trajectory 0 at 10 ms and more each; then nothing is left for it. */
     static const int32_t expected[][3] = {{0, 1, 2}, {1, 0, 2}, {0, 3, 1}, {0, 3, 2}, {0, 2, 0}, {0, 2, 1}};
     assert_int_equal(n, 6);
     bool found[6] = {false};
@@ -329,14 +329,14 @@ static void given_starts(void **state)
         if (r[i].agent == 0) { /* one after the other, each after its own wait */
             const apmw_time wait = r[i].turn == 0 ? 1 : r[i].turn == 1 ? 2 : 4;
             assert_int_equal(r[i].submitted, r[i].trajectory == 1 ? end : end + wait * APMW_NS_PER_S);
-            end = r[i].done;
+            end = r[i].done + (r[i].trajectory == 1 ? 3 : 0) * APMW_NS_PER_S;
         }
     }
     for (size_t k = 0; k < 6; k++) {
         assert_true(found[k]);
     }
     apmw_collector_free(collector);
-    const apmw_start beyond = {1, 3};
+    const apmw_start beyond = {1, 3, 0};
     agents.starts = &beyond;
     agents.n_starts = 1;
     apmw_workload workload;

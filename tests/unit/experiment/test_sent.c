@@ -58,8 +58,12 @@ static void starts(void **state)
     const char *path = users("user,session,turn,note\n1,b,1,\n2,a,4,x\n4,a,2,\n9,b,1,\n");
     assert_ok(apmw_starts_load(path, &trace, 3, &s, &n, &err), &err);
     assert_int_equal(n, 4);
-    const apmw_start expected[] = {{1, 3}, {0, 4}, {0, 0}, {1, 0}};
-    assert_memory_equal(s, expected, sizeof expected);
+    const apmw_start expected[] = {{1, 3, 0}, {0, 4, 0}, {0, 0, 0}, {1, 0, 0}};
+    for (size_t i = 0; i < 4; i++) {
+        assert_int_equal(s[i].trajectory, expected[i].trajectory);
+        assert_int_equal(s[i].turn, expected[i].turn);
+        assert_int_equal(s[i].after_ns, 0);
+    }
     free(s);
     const struct {
         const char *text, *message;
@@ -80,7 +84,7 @@ static void lengths(void **state)
 {
     (void)state;
     apmw_trace trace = recorded(), out = {0};
-    apmw_start s[] = {{0, 1}, {1, 0}};
+    apmw_start s[] = {{0, 1, 0}, {1, 0, 0}};
     size_t n = 2;
     const apmw_sent sent = {.first_prompt_scale = 1.1, .growth_scale = 0.5, .answer_tokens = 100, .output_tokens = 40.4,
                             .max_delay_s = 60};
@@ -117,7 +121,7 @@ static void as_recorded(void **state)
 {
     (void)state;
     apmw_trace trace = recorded(), out = {0};
-    apmw_start s[] = {{0, 0}, {1, 0}};
+    apmw_start s[] = {{0, 0, 0}, {1, 0, 0}};
     size_t n = 2;
     const apmw_sent sent = apmw_sent_as_recorded();
     apmw_error err = {0};
@@ -138,20 +142,23 @@ static void ends(void **state)
 {
     (void)state;
     apmw_trace trace = recorded(), out = {0};
-    apmw_start s[] = {{0, 0}, {0, 2}, {0, 3}};
+    apmw_start s[] = {{0, 0, 0}, {0, 2, 0}, {0, 3, 0}};
     size_t n = 3;
     apmw_sent sent = apmw_sent_as_recorded();
     apmw_error err = {0};
     sent.max_recorded_tokens = 1200;
+    sent.max_delay_s = 60;
     assert_ok(apmw_trace_as_sent(&trace, s, &n, &sent, &out, &err), &err);
     assert_int_equal(n, 2);
     assert_int_equal(out.n, 2);
     assert_int_equal(out.items[0].n_turns, 2);
+    assert_int_equal(s[0].after_ns, 60 * APMW_NS_PER_S); /* the client finds out after the wait of that turn, here 300 s */
+    assert_int_equal(s[1].after_ns, 0);
     assert_int_equal(s[1].trajectory, 1);
     assert_int_equal(s[1].turn, 3);
     assert_int_equal(out.items[1].n_turns, 5);
     apmw_trace_free(&out);
-    apmw_start none[] = {{0, 2}};
+    apmw_start none[] = {{0, 2, 0}};
     n = 1;
     assert_error(apmw_trace_as_sent(&trace, none, &n, &sent, &out, &err), APMW_E_SCENARIO, &err, "no start is left");
     sent.growth_scale = -1.0;
