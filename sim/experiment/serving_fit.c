@@ -20,7 +20,7 @@ static const double root_sd[FIT_PARAMS] = {20, 4, 10, 20, 60, 5, 0.5, 3, 30, 10}
 /* Workers of disaggregated deployments run one kind of step, whose sums of kernels are within 7 % without any fit: decode
  * workers carry little else, prompts' kernels their own time. Chosen on the fit half with whole layouts left out (wider sds: 7.2
  * instead of 6.3 % of TPOT, 90 % within 22 instead of 17 %). A token's time beside the kernels of prompts is the handing over of
- * its KV: 25 us is 1.4 GB/s of R1's. */
+ * its KV. */
 static const double worker_sd[FIT_PARAMS] = {3, 1, 3, 2, 60, 15, 0.5, 1.5, 30, 10};
 static const double lowest[FIT_PARAMS] = {0, 0, -30, 0, 0, 0, 0, 3, -60, -30};
 static const double highest[FIT_PARAMS] = {500, 100, 100, 1000, 2000, 200, 20, 50, 100, 50};
