@@ -309,10 +309,10 @@ apmw_status apmw_point_settings(const apmw_engine_defaults *defaults, const apmw
 
 apmw_status apmw_points_client(const apmw_engine_defaults *defaults, apmw_point *point, apmw_error *err)
 {
-    static const char *const keys[] = {"when", "length_range_ratio", "prompt_scale", "_source", NULL};
+    static const char *const keys[] = {"when", "length_range_ratio", "prompt_scale", "burst_prompt_s", "_source", NULL};
     apmw_json_cur root = apmw_json_root(defaults->doc), list;
     apmw_status status = apmw_json_child(&root, "clients", &list, err);
-    double ratio = 1, scale = 1;
+    double ratio = 1, scale = 1, burst = 0;
     for (int i = 0; status == APMW_OK && i < apmw_json_length(&list); i++) {
         apmw_json_cur entry, when;
         bool fits = false;
@@ -327,10 +327,13 @@ apmw_status apmw_points_client(const apmw_engine_defaults *defaults, apmw_point 
             status = apmw_json_opt_double(&entry, "length_range_ratio", 1e-3, 1, &ratio, err);
         if (status == APMW_OK && fits)
             status = apmw_json_opt_double(&entry, "prompt_scale", 1, 100, &scale, err);
+        if (status == APMW_OK && fits)
+            status = apmw_json_opt_double(&entry, "burst_prompt_s", 0, 10, &burst, err);
     }
     if (isnan(point->ratio))
         point->ratio = ratio;
     point->prompt_scale = scale;
+    point->burst_prompt_s = burst;
     return status;
 }
 

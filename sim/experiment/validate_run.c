@@ -155,6 +155,11 @@ static apmw_status report(const predict_run *run, double *ttft, double *tpot, si
                  out->kv_tokens);
         return APMW_OK;
     }
+    /* The k-th prompt of the burst waits for k - 1 others; a median sees no burst. */
+    if (!run->point->median) {
+        double burst = fmin((double)run->point->concurrency, (double)n);
+        ttft_s += run->point->burst_prompt_s * (burst + 1) / 2 * burst / (double)n;
+    }
     out->ttft_ms = ttft_s * 1e3;
     out->tpot_ms = tpot_s * 1e3;
     out->supported = true;

@@ -200,7 +200,7 @@ static void clients(void **state)
                                "h100,qwen3-32b,vllm,,agg,1024,128,16,2,0.5,,source_file=data/h100_sxm/vllm\n"
                                "h200,deepseek-v3-r1,sglang,fp8,agg,1024,1024,16,8,0.8,2026-05-13,inferencex-capture\n"
                                "h200,deepseek-v3-r1,sglang,fp8,agg,1024,1024,16,8,0.8,2026-05-14,inferencex-capture\n";
-    const double ratio[] = {0.8, 1, 0.5, 0.8, 0.8}, scale[] = {1, 1, 1, 5, 1};
+    const double ratio[] = {0.8, 1, 0.5, 0.8, 0.8}, scale[] = {1, 1, 1, 5, 1}, burst[] = {0, 0, 0, 0.05, 0.05};
     apmw_csv *csv = NULL;
     apmw_points points;
     apmw_error err = {0};
@@ -210,6 +210,7 @@ static void clients(void **state)
     for (size_t i = 0; i < points.n; i++) {
         assert_true(points.items[i].ratio == ratio[i]);
         assert_true(points.items[i].prompt_scale == scale[i]);
+        assert_true(points.items[i].burst_prompt_s == burst[i]);
     }
     apmw_points_free(&points);
     apmw_csv_free(csv);
