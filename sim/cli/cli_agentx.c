@@ -15,6 +15,13 @@ apmw_status apmw_cli_agentx(apmw_cli *cli, const apmw_deployment *deployment, co
     if (status == APMW_OK) {
         status = apmw_agentx_price_load(path, deployment->spec.platform, &price, err);
     }
+    if (status == APMW_OK && deployment->prefill != NULL) { /* of a mean accelerator of both pools */
+        apmw_agentx_price of_prefill;
+        status = apmw_agentx_price_load(path, deployment->prefill->spec.platform, &of_prefill, err);
+        const double share = (double)deployment->prefill->accelerators / (double)deployment->accelerators;
+        price.all_in_kw += share * (of_prefill.all_in_kw - price.all_in_kw);
+        price.usd_per_hour += share * (of_prefill.usd_per_hour - price.usd_per_hour);
+    }
     free(path);
     return status == APMW_OK ? apmw_agentx_summarize(records, n, profile->from, profile->to, deployment->accelerators,
                                                      &price, out, err)

@@ -24,8 +24,8 @@ static const struct argp_option options_table[] = {
     {"scenario", KEY_SCENARIO, "FILE", 0, "Read a scenario; other options override it", 1},
     {"all-layouts", KEY_ALL_LAYOUTS, NULL, 0, "Print every layout, not only the best one", 2},
     {"search-layout", KEY_SEARCH, "N", OPTION_ARG_OPTIONAL,
-     "Of all splits of --accelerators into engines, prefill and decode apart or not, simulate the N (default 8) an engine that "
-     "rate matching puts first", 2},
+     "Of all splits of --accelerators into engines of 1, 2, 4 ... 64, prefill and decode apart or not, simulate the N (default "
+     "8) an engine that rate matching puts first at the first tier asked for", 2},
     {"no-interval", KEY_NO_INTERVAL, NULL, 0, "Leave out the 90 % intervals (several times faster)", 2},
     {"resolution", KEY_RESOLUTION, "X", 0, "Brackets end at X of the capacity (default 0.01), 0 = at one agent", 2},
     {0}};
@@ -259,6 +259,15 @@ static void write_trial(apmw_json_writer *w, const char *key, const apmw_trial_r
     apmw_json_end_object(w);
 }
 
+static double provisioned_w(const apmw_deployment *d)
+{
+    if (d->prefill == NULL) {
+        return d->all_in_w;
+    }
+    const double n = (double)d->prefill->accelerators, all = (double)d->accelerators;
+    return (n * d->prefill->all_in_w + (all - n) * d->all_in_w) / all;
+}
+
 static void write_row(apmw_json_writer *w, const apmw_study_row *r, const apmw_study_config *config)
 {
     const apmw_deployment *d = r->deployment;
@@ -307,7 +316,7 @@ static void write_row(apmw_json_writer *w, const apmw_study_row *r, const apmw_s
     if (d != NULL) {
         apmw_json_string(w, "basis", d->basis);
         apmw_json_bool(w, "projected", d->projected);
-        apmw_json_double(w, "provisioned_all_in_w_per_accelerator", d->all_in_w);
+        apmw_json_double(w, "provisioned_all_in_w_per_accelerator", provisioned_w(d));
         apmw_json_int(w, "draft_tokens", d->spec.draft_tokens);
         apmw_json_double(w, "acceptance_length", d->acceptance_length);
         apmw_json_double(w, "kv_tokens_per_rank", d->kv_tokens);
@@ -414,7 +423,8 @@ static apmw_status work(apmw_cli *cli, options *o, apmw_catalog *catalog, int *c
         status = apmw_cli_trace(cli, &o->scenario, &trace, err);
     }
     if (status == APMW_OK) {
-        if (o->scenario.draft_tokens < 0 && llm->mtp_layers > 0 && !isnan(llm->acceptance[1])) {
+        if (o->scenario.draft_tokens < 0 && o->scenario.n_acceptance == 0 && o->scenario.acceptance_preset[0] == '\0' &&
+            llm->mtp_layers > 0 && !isnan(llm->acceptance[1])) {
             speculation = "draft lengths 0, 1 and 3 compete with the acceptance of single-turn measurements, which agents may "
                           "not reach (--draft-tokens 0 for none)";
         }

@@ -269,6 +269,36 @@ typedef struct outcome {
     const apmw_agentx_summary *agentx; /* NULL = another protocol */
 } outcome;
 
+static void json_pool(apmw_json_writer *w, const char *name, const apmw_deployment *d, int accelerators,
+                      const apmw_energy_summary *e)
+{
+    const bool known = d->power.tdp_w > 0.0;
+    apmw_json_begin_object(w, name);
+    apmw_json_string(w, "platform", d->spec.platform);
+    apmw_json_string(w, "engine", d->spec.engine);
+    apmw_json_string(w, "layout", d->choice.name);
+    apmw_json_int(w, "accelerators", accelerators);
+    apmw_json_double(w, "kv_tokens_per_rank", d->kv_tokens);
+    apmw_json_double(w, "busy_share", e->busy_share);
+    apmw_json_double(w, "watts_per_accelerator", known ? e->mean_w : (double)NAN);
+    apmw_json_end_object(w);
+}
+
+/* Prefill and decode, and what went between them. */
+static void json_pools(apmw_json_writer *w, const apmw_deployment *d, const apmw_trial_result *r)
+{
+    if (d->prefill == NULL) {
+        return;
+    }
+    const int prefill = d->prefill->accelerators;
+    apmw_json_begin_object(w, "pools");
+    json_pool(w, "prefill", d->prefill, prefill, &r->pool_energy[APMW_POOL_PREFILL]);
+    json_pool(w, "decode", d, d->accelerators - prefill, &r->pool_energy[APMW_POOL_DECODE]);
+    apmw_json_double(w, "kv_bytes_sent", r->transfer_bytes);
+    apmw_json_double(w, "mean_link_wait_s", r->transfer_wait_s);
+    apmw_json_end_object(w);
+}
+
 static void write_json(apmw_cli *cli, const outcome *x, apmw_buf *out)
 {
     const apmw_deployment *d = x->deployment;
@@ -279,7 +309,7 @@ static void write_json(apmw_cli *cli, const outcome *x, apmw_buf *out)
     apmw_json_string(&w, "schema", "apmw.simulation/1");
     apmw_cli_provenance(cli, &w, "provenance");
     apmw_json_string(&w, "scenario", scenario.length > 0 ? scenario.data : "");
-    apmw_json_string(&w, "platform", d->spec.platform);
+    apmw_json_string(&w, "platform", d->platform);
     apmw_json_string(&w, "model", d->spec.model);
     apmw_json_string(&w, "engine", d->spec.engine);
     apmw_json_string(&w, "precision", d->spec.precision);
@@ -292,6 +322,7 @@ static void write_json(apmw_cli *cli, const outcome *x, apmw_buf *out)
     json_latency(&w, &x->result->latency);
     json_steps(&w, &x->result->steps);
     json_energy(&w, &x->result->energy, d->power.tdp_w > 0.0);
+    json_pools(&w, d, x->result);
     json_tiers(&w, d, x->result);
     json_verdicts(&w, x->result, x->tiers, x->n_tiers);
     if (x->agentx != NULL) {
@@ -305,12 +336,19 @@ static void write_json(apmw_cli *cli, const outcome *x, apmw_buf *out)
     apmw_buf_free(&scenario);
 }
 
+/* Of a mean accelerator. */
+static double limit_w(const apmw_deployment *d)
+{
+    const double n = d->prefill != NULL ? (double)d->prefill->accelerators : 0.0, all = (double)d->accelerators;
+    return (n > 0.0 ? n * d->prefill->power.tdp_w / all : 0.0) + (all - n) * d->power.tdp_w / all;
+}
+
 static void write_text(const outcome *x, apmw_buf *out)
 {
     const apmw_deployment *d = x->deployment;
     const apmw_trial_result *r = x->result;
     apmw_buf_printf(out, "%s %s %s %s %s, %d accelerators, %lld %s: %lld requests measured over %.0f s of %.0f s\n\n",
-                    d->spec.platform, d->spec.model, d->spec.precision, d->spec.engine, d->name, d->accelerators,
+                    d->platform, d->spec.model, d->spec.precision, d->spec.engine, d->name, d->accelerators,
                     (long long)r->n_agents,
                     x->agentx != NULL ? "lanes" : x->o->scenario.workload == APMW_WORKLOAD_AGENTS ? "agents" : "slots",
                     (long long)r->latency.n_requests, r->steps.window_s, r->simulated_s);
@@ -338,7 +376,7 @@ static void write_text(const outcome *x, apmw_buf *out)
                             r->pool_energy[1].mean_w, 100.0 * r->pool_energy[1].busy_share, 1e-9 * r->transfer_bytes,
                             1e3 * r->transfer_wait_s);
         }
-        apmw_buf_printf(out, "power: %.0f W an accelerator (limit %.0f), %.3g %% idle\n", r->energy.mean_w, d->power.tdp_w,
+        apmw_buf_printf(out, "power: %.0f W an accelerator (limit %.0f), %.3g %% idle\n", r->energy.mean_w, limit_w(d),
                         100.0 * r->energy.idle_share);
     }
     if (x->agentx != NULL) {
@@ -455,7 +493,8 @@ static apmw_status run_load(const options *o, const apmw_deployment *deployment,
     } else {
         const apmw_fixed_loop loop = {.slots = s->agents, .n_requests = s->requests > 0 ? s->requests : 10 * s->agents,
                                       .isl = s->isl, .osl = s->osl, .ratio = s->length_ratio, .seed = (uint32_t)s->seed};
-        status = apmw_fixed_run(deployment, &loop, s->routing, collector, out, err);
+        const apmw_router_knowledge knowledge = {apmw_time_from_s(s->router_delay_s), s->router_kv_by_sending};
+        status = apmw_fixed_run(deployment, &loop, s->routing, s->decode_routing, knowledge, collector, out, err);
     }
     if (status == APMW_OK) {
         status = apmw_collector_status(collector, err);

@@ -124,6 +124,11 @@ static void on_transferred(apmw_des *des, void *subject, uint64_t argument)
     apmw_engine_fetched(h->config.engines[p->to], &p->decode);
 }
 
+static apmw_time later(apmw_time a, apmw_time b)
+{
+    return a > b ? a : b;
+}
+
 static apmw_time ns_of(double seconds)
 {
     return seconds > 0.0 ? (apmw_time)llround(seconds * 1e9) : 0;
@@ -158,27 +163,47 @@ static void send(hop *p, int64_t missing_tokens)
         return;
     }
     apmw_time *out = link_of(h, p->from, p->prefill.record.rank), *in = link_of(h, p->to, p->decode.record.rank);
-    int64_t left = missing_tokens;
-    if (link->decode_first && link->last_chunk_tokens > 0 && left > link->last_chunk_tokens) {
-        left = link->last_chunk_tokens;
+    const apmw_request_record *r = &p->prefill.record;
+    const double bytes = link->bytes_per_token * (double)missing_tokens + link->bytes_per_request;
+    /* Of chunks that were sent before, only the last is left to send now. */
+    double last = bytes;
+    apmw_time ready = now;
+    if (link->decode_first && link->last_chunk_tokens > 0) {
+        const int64_t computed = r->n_prompt - r->n_cached - r->n_fetched;
+        int64_t chunk = computed % link->last_chunk_tokens;
+        chunk = chunk > 0 ? chunk : link->last_chunk_tokens;
+        chunk = chunk < missing_tokens ? chunk : missing_tokens;
+        last = link->bytes_per_token * (double)chunk + link->bytes_per_request;
+        ready = r->first_scheduled;
     }
-    const double all = link->bytes_per_token * (double)missing_tokens + link->bytes_per_request;
-    const double bytes = link->bytes_per_token * (double)left + link->bytes_per_request;
-    apmw_time begin = now;
-    begin = *out > begin ? *out : begin;
-    begin = *in > begin ? *in : begin;
-    const apmw_time end = begin + ns_of(bytes / fmin(link->out_bytes_per_s, link->in_bytes_per_s));
-    *out = *in = end;
-    h->sent_bytes += all;
-    h->waited_ns += begin - now;
-    apmw_des_schedule(h->config.des, end + link->latency_ns, APMW_EVENT_TRANSFER, on_transferred, p, 0);
+    const apmw_time out_begin = *out > ready ? *out : ready, in_begin = *in > ready ? *in : ready;
+    *out = later(out_begin + ns_of(bytes / link->out_bytes_per_s), now + ns_of(last / link->out_bytes_per_s));
+    *in = later(in_begin + ns_of(bytes / link->in_bytes_per_s), now + ns_of(last / link->in_bytes_per_s));
+    const apmw_time work = ns_of(1e-9 * link->handover_ns_per_token * (double)missing_tokens);
+    h->sent_bytes += bytes;
+    h->waited_ns += later(out_begin, in_begin) - ready;
+    apmw_des_schedule(h->config.des, later(*out, *in) + link->latency_ns + work, APMW_EVENT_TRANSFER, on_transferred, p, 0);
+}
+
+static void on_refused(apmw_des *des, void *subject, uint64_t argument)
+{
+    (void)des;
+    (void)argument;
+    hop *p = subject;
+    apmw_engine_abandon(p->owner->config.engines[p->to], &p->decode);
 }
 
 static void on_prefilled(apmw_request *request, void *self, apmw_time now)
 {
     hop *p = self;
     const apmw_handover *h = p->owner;
-    if (request->record.state != APMW_REQUEST_DONE || p->client->record.n_out == 1) {
+    const bool failed = request->record.state != APMW_REQUEST_DONE;
+    if (failed && h->config.link.decode_first && p->client->record.n_out > 1) {
+        /* The decode engine holds blocks for it: it ends there, with what the client is told. */
+        apmw_des_schedule(h->config.des, now, APMW_EVENT_TRANSFER, on_refused, p, 0);
+        return;
+    }
+    if (failed || p->client->record.n_out == 1) {
         finish(p, request->record.state, now);
         return;
     }

@@ -349,6 +349,16 @@ void apmw_engine_release_kv(apmw_engine *engine, apmw_request *request)
     apmw_seq_drop(engine, seq);
 }
 
+void apmw_engine_abandon(apmw_engine *engine, apmw_request *request)
+{
+    apmw_seq *seq = request->private_;
+    if (engine->fault.status != APMW_OK || !seq || seq->fetch != APMW_FETCH_LOADING)
+        return;
+    seq->computed = seq->done;
+    engine->mode->release(engine, seq);
+    apmw_seq_finish(engine, seq, APMW_REQUEST_REJECTED, apmw_des_now(engine->des));
+}
+
 static const apmw_rank_books *books(const apmw_engine *engine, int rank)
 {
     return rank < 0 || rank >= engine->config.n_ranks ? &engine->all : &engine->ranks[rank];

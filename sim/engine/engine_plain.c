@@ -198,7 +198,8 @@ static void fetched(apmw_engine *engine, apmw_seq *seq)
 static void release(apmw_engine *engine, apmw_seq *seq)
 {
     plain *p = engine->state;
-    apmw_plain_take_out(&p->ranks[seq->rank].held, seq);
+    plain_rank *rank = &p->ranks[seq->rank];
+    apmw_plain_take_out(seq->held ? &rank->held : &rank->loading, seq);
     apmw_seq_release(engine, seq, seq->computed);
     wake(engine);
 }

@@ -239,8 +239,9 @@ void apmw_fast_release(apmw_engine *engine, apmw_seq *seq)
     apmw_fast *fast = engine->state;
     apmw_rank *rank = &fast->ranks[seq->rank];
     apmw_fast_settle(engine);
-    apmw_seq_list_remove(&rank->held, seq);
+    apmw_seq_list_remove(seq->held ? &rank->held : &rank->loading, seq);
     rank->lease_blocks -= seq->lease.pinned_blocks + seq->lease.taken_blocks;
+    rank->reserved_blocks -= seq->held ? 0 : seq->promised_blocks;
     apmw_seq_release(engine, seq, seq->computed);
     if (rank->waiting.head || rank->partial)
         disturb(engine, fast);

@@ -191,6 +191,7 @@ apmw_status apmw_deployment_build_role(apmw_catalog *catalog, const apmw_scenari
     apmw_point_spec(&point, role, &point.settings[0], &out->spec);
     out->spec.kv_all_windows = scenario->kv_all_windows;
     apmw_copy(out->name, sizeof out->name, choice->name);
+    apmw_copy(out->platform, sizeof out->platform, node->accelerator);
     out->spec.draft_tokens = scenario->draft_tokens > 0 ? scenario->draft_tokens : 0;
     double memory_fraction = (double)NAN;
     apmw_acceptance accepted;
@@ -225,6 +226,21 @@ apmw_status apmw_deployment_build(apmw_catalog *catalog, const apmw_scenario *sc
                                   apmw_error *err)
 {
     return apmw_deployment_build_role(catalog, scenario, engine, APMW_ROLE_ENGINE, choice, context, out, err);
+}
+
+static double all_in_of(const apmw_deployment *d, double accelerator_w)
+{
+    return d->node.n_all_in > 0 ? apmw_node_it_w(&d->node, accelerator_w) : (double)NAN;
+}
+
+double apmw_deployment_all_in_w(const apmw_deployment *d, const apmw_trial_result *trial)
+{
+    if (d->prefill == NULL) {
+        return all_in_of(d, trial->energy.mean_w);
+    }
+    const double n = (double)d->prefill->accelerators, m = (double)(d->accelerators - d->prefill->accelerators);
+    return (n * all_in_of(d->prefill, trial->pool_energy[APMW_POOL_PREFILL].mean_w) +
+            m * all_in_of(d, trial->pool_energy[APMW_POOL_DECODE].mean_w)) / (n + m);
 }
 
 void apmw_deployment_free(apmw_deployment *deployment)

@@ -28,6 +28,20 @@ static void pool_scenario(const apmw_scenario *scenario, int index, apmw_scenari
     }
 }
 
+/* Prompts are tokenized for pools as they are for engines that do everything: by the front end that was fitted on those, one
+ * to each prefill engine. */
+static apmw_status add_frontend(apmw_catalog *catalog, const apmw_scenario *scenario, apmw_deployment *prefill, apmw_error *err)
+{
+    apmw_serving_spec whole = prefill->spec;
+    whole.role[0] = '\0';
+    apmw_overhead overhead;
+    const apmw_status status = apmw_overhead_lookup(catalog, &whole, &overhead, err);
+    if (status == APMW_OK) {
+        prefill->engine.frontend_ns_per_token = 1e9 * overhead.frontend_s_per_token * scenario->frontend_scale;
+    }
+    return status;
+}
+
 static bool one_domain(const apmw_accelerator_spec *a, const apmw_accelerator_spec *b, int accelerators)
 {
     return strcmp(a->id, b->id) == 0 && a->scaleup_domain >= accelerators;
@@ -59,29 +73,31 @@ static apmw_status make_link(apmw_catalog *catalog, const apmw_scenario *scenari
         return apmw_error_set(err, APMW_E_SCENARIO,
                               "no rate is known for KV from %s to %s: state disaggregation.link.gbyte_per_s", from->id, to->id);
     }
-    const double element = strcmp(out->spec.kv_dtype, "bf16") == 0 ? 2.0 : 1.0;
-    const double at = apmw_llm_kv_bytes(llm, context, 1, element);
-    const double twice = apmw_llm_kv_bytes(llm, 2.0 * context, 1, element);
-    const double per_token = (twice - at) / context;
-    const double last_chunk = (double)out->prefill->engine.max_num_batched_tokens;
-    /* Fitted: what a prompt token costs a prefill worker beside its kernels is the handing over of its KV, which slows the way
-     * out of a rank and no pass of the engine. A stated link is as fast as stated. */
-    double out_rank = out_rate * out->prefill->choice.size / out->prefill->engine.n_ranks;
-    const double handover_s = 1e-9 * out->prefill->engine.frontend_ns_per_token;
-    if (isnan(scenario->link.gbyte_per_s) && per_token > 0.0) {
-        out_rank = 1.0 / (1.0 / out_rank + handover_s / per_token);
-    }
-    out->prefill->engine.frontend_ns_per_token = 0.0;
+    double per_token = 0.0, per_request = 0.0;
+    apmw_deployment_kv_bytes(out, llm, context, 1, &per_token, &per_request);
+    const int64_t chunk = out->prefill->engine.max_num_batched_tokens;
     out->link = (apmw_kv_link){
-        .out_bytes_per_s = out_rank,
+        .out_bytes_per_s = out_rate * out->prefill->choice.size / out->prefill->engine.n_ranks,
         .in_bytes_per_s = in_rate * out->choice.size / out->engine.n_ranks,
         .bytes_per_token = per_token,
-        .bytes_per_request = fmax(0.0, at - per_token * context),
+        .bytes_per_request = per_request,
         .latency_ns = isnan(scenario->link.latency_us) ? 0 : apmw_time_from_s(1e-6 * scenario->link.latency_us),
+        /* Fitted: what a prompt token costs a prefill worker beside its kernels is the handing over of its KV. */
+        .handover_ns_per_token = 1e9 * out->prefill->overhead.frontend_s_per_token,
         .decode_first = scenario->link.decode_first,
-        .last_chunk_tokens = scenario->link.decode_first ? (int64_t)last_chunk : 0,
+        .last_chunk_tokens = scenario->link.decode_first ? chunk : 0,
     };
     return APMW_OK;
+}
+
+/* What the prompts' times stand on, before what the rest does. */
+static void join_basis(apmw_deployment *d)
+{
+    char both[sizeof d->basis];
+    const char *end = strchr(d->prefill->basis, '\n');
+    const int n = end == NULL ? (int)strlen(d->prefill->basis) : (int)(end - d->prefill->basis);
+    snprintf(both, sizeof both, "prefill %.*s\n%.560s", n < 180 ? n : 180, d->prefill->basis, d->basis);
+    apmw_copy(d->basis, sizeof d->basis, both);
 }
 
 apmw_status apmw_deployment_build_pools(apmw_catalog *catalog, const apmw_scenario *scenario, const char *engine,
@@ -107,14 +123,20 @@ apmw_status apmw_deployment_build_pools(apmw_catalog *catalog, const apmw_scenar
     }
     status = apmw_deployment_build_role(catalog, &of[APMW_POOL_DECODE], engines[APMW_POOL_DECODE], APMW_ROLE_DECODE,
                                         &choices[APMW_POOL_DECODE], context, out, err);
+    if (status != APMW_OK) {
+        apmw_error_wrap(err, "decode pool");
+    }
     out->prefill = prefill;
     if (status == APMW_OK) {
         out->accelerators += prefill->accelerators;
+        status = add_frontend(catalog, scenario, prefill, err);
+    }
+    if (status == APMW_OK) {
         status = make_link(catalog, scenario, context, out, err);
     }
     if (status != APMW_OK) {
         apmw_deployment_free(out);
-        return apmw_error_wrap(err, "decode pool");
+        return status;
     }
     /* Prompts come as KV through the prefill engines, which are what clients' requests reach first. */
     out->engine.request_overhead_ns = 0;
@@ -122,6 +144,10 @@ apmw_status apmw_deployment_build_pools(apmw_catalog *catalog, const apmw_scenar
     out->engine.adp_wait_iters = out->engine.batch_wait_iters = 0;
     out->engine.batch_wait_tokens = 0;
     snprintf(out->name, sizeof out->name, "%s+%s", prefill->choice.name, out->choice.name);
+    if (strcmp(prefill->spec.platform, out->spec.platform) != 0) {
+        snprintf(out->platform, sizeof out->platform, "%s+%s", prefill->spec.platform, out->spec.platform);
+    }
+    join_basis(out);
     out->n_borrowed += prefill->n_borrowed;
     out->projected = out->projected || prefill->projected;
     return APMW_OK;
@@ -156,6 +182,15 @@ apmw_status apmw_deployment_of(apmw_catalog *catalog, const apmw_scenario *scena
     static const char *const ENGINES[] = {"vllm", "sglang", "trtllm", "atom"};
     const apmw_node_spec *node = NULL;
     apmw_layout_choice choices[APMW_POOLS];
+    const bool stated = !isnan(scenario->acceptance_length) || scenario->acceptance_preset[0] != '\0' || scenario->n_acceptance > 0;
+    if (stated && scenario->draft_tokens < 0) {
+        return apmw_error_set(err, APMW_E_SCENARIO, "an acceptance is stated, but not how many tokens are drafted "
+                              "(speculation.draft_tokens)");
+    }
+    if (scenario->layout[0] != '\0' && scenario->disaggregated) {
+        return apmw_error_set(err, APMW_E_SCENARIO, "both a layout (%s) and disaggregation are stated: state one",
+                              scenario->layout);
+    }
     apmw_status status = apmw_catalog_node(catalog, scenario->platform, &node, err);
     if (status == APMW_OK && scenario->disaggregated) {
         status = apmw_scenario_pool_choices(scenario, choices, err);

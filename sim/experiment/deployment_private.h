@@ -9,6 +9,10 @@ apmw_status apmw_deployment_build_role(apmw_catalog *catalog, const apmw_scenari
                                        apmw_role role, const apmw_layout_choice *choice, double context,
                                        apmw_deployment *out, apmw_error *err);
 
+/* KV bytes that a token around `context` adds to a sequence on one of tp accelerators, and those it has whatever its length. */
+void apmw_deployment_kv_bytes(const apmw_deployment *d, const apmw_llm_spec *llm, double context, int tp, double *per_token,
+                              double *per_stream);
+
 /* Tiers of KV below its engines. */
 apmw_status apmw_deployment_make_tiers(apmw_catalog *catalog, const apmw_scenario *scenario, double context,
                                        apmw_deployment *out, apmw_error *err);

@@ -23,8 +23,8 @@ static double or_else(double stated, double otherwise)
 }
 
 /* KV of one accelerator of a rank: bytes a token around `context`, and the rest whatever the length. */
-static void footprint(const apmw_deployment *d, const apmw_llm_spec *llm, double context, int tp, double *per_token,
-                      double *per_stream)
+void apmw_deployment_kv_bytes(const apmw_deployment *d, const apmw_llm_spec *llm, double context, int tp, double *per_token,
+                              double *per_stream)
 {
     const bool wide = strcmp(d->spec.kv_dtype, "bf16") == 0;
     const double element = wide ? 2.0 : 1.0;
@@ -95,8 +95,8 @@ apmw_status apmw_deployment_make_tiers(apmw_catalog *catalog, const apmw_scenari
     }
     double per_token, per_stream, whole_token, whole_stream;
     context = context > 1.0 ? context : 1.0;
-    footprint(out, llm, context, out->choice.size / out->engine.n_ranks, &per_token, &per_stream);
-    footprint(out, llm, context, 1, &whole_token, &whole_stream);
+    apmw_deployment_kv_bytes(out, llm, context, out->choice.size / out->engine.n_ranks, &per_token, &per_stream);
+    apmw_deployment_kv_bytes(out, llm, context, 1, &whole_token, &whole_stream);
     out->tiers.load = kv->load;
     out->tiers.write_back = kv->write_back;
     out->tiers.prefetch = kv->prefetch;

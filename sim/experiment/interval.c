@@ -240,8 +240,11 @@ apmw_status apmw_study_vary(const apmw_study_config *config, size_t tier, const 
                             study_variation variation, study_shift *out, int64_t *trials, int64_t *turns,
                             apmw_error *err)
 {
+    const apmw_deployment *prefill = row->deployment->prefill;
     const double time = exp(Z90 * row->deployment->overhead.ln_sd_time);
-    const double ttft = exp(Z90 * row->deployment->overhead.ln_sd_ttft);
+    /* Of pools, the first token is the prefill pool's. Its steps go with the others': what is wrong may be wrong of both. */
+    const double prompts = prefill != NULL ? exp(Z90 * prefill->overhead.ln_sd_time) : time;
+    const double ttft = exp(Z90 * (prefill != NULL ? prefill : row->deployment)->overhead.ln_sd_ttft);
     const double accepted = row->deployment->engine.acceptance_length;
     crossing c = begin(config, row, tier);
     double shift = c.origin;
@@ -250,6 +253,7 @@ apmw_status apmw_study_vary(const apmw_study_config *config, size_t tier, const 
     case STUDY_SLOWER:
     case STUDY_FASTER:
         c.trial.time_scale = variation == STUDY_SLOWER ? time : 1.0 / time;
+        c.trial.prefill_scale = variation == STUDY_SLOWER ? prompts : 1.0 / prompts;
         status = vary_time(&c, c.trial.time_scale, &shift, err);
         break;
     case STUDY_TTFT_LONGER:
@@ -312,6 +316,24 @@ static double agents_per_w_of(study_shift shift)
     return shift.ln_agents_per_w;
 }
 
+/* sd of ln watts, and the limit of a mean accelerator. Pools are taken as wrong together, each by its share of the watts. */
+static double power_sd(const apmw_study_row *row, double *limit_w)
+{
+    const apmw_deployment *d = row->deployment;
+    const apmw_power_params *p = &d->power;
+    const double sd = sqrt(p->sd_config * p->sd_config + p->sd_platform * p->sd_platform);
+    *limit_w = p->tdp_w;
+    if (d->prefill == NULL) {
+        return sd;
+    }
+    const apmw_power_params *q = &d->prefill->power;
+    const double n = (double)d->prefill->accelerators, m = (double)d->accelerators - n;
+    const apmw_energy_summary *e = row->capacity.at_pass.pool_energy;
+    const double a = n * e[APMW_POOL_PREFILL].mean_w, b = m * e[APMW_POOL_DECODE].mean_w;
+    *limit_w = (n * q->tdp_w + m * p->tdp_w) / (n + m);
+    return (a * sqrt(q->sd_config * q->sd_config + q->sd_platform * q->sd_platform) + b * sd) / (a + b);
+}
+
 void apmw_study_join(const study_shift *shifts, apmw_study_row *row)
 {
     double (*const values[2])(study_shift) = {agents_of, agents_per_w_of};
@@ -330,10 +352,10 @@ void apmw_study_join(const study_shift *shifts, apmw_study_row *row)
         parts[n++] = spread_of("seed", &shifts[STUDY_SEED_1], STUDY_SEED_3 - STUDY_SEED_1 + 1, value);
         parts[n++] = spread_of("trace", &shifts[STUDY_TRACE_1], STUDY_TRACE_5 - STUDY_TRACE_1 + 1, value);
         if (k == 1) {
-            const apmw_power_params *p = &row->deployment->power;
-            const double sd = Z90 * sqrt(p->sd_config * p->sd_config + p->sd_platform * p->sd_platform);
+            double limit_w;
+            const double sd = Z90 * power_sd(row, &limit_w);
             /* No accelerator draws more than its limit for long. */
-            const double most = log(p->tdp_w / row->watts_per_accelerator);
+            const double most = log(limit_w / row->watts_per_accelerator);
             parts[n++] = two_ends("power", -fmin(sd, fmax(0.0, most)), sd);
         }
         apmw_interval_combine(k == 0 ? (double)row->capacity.agents : row->agents_per_mw, parts, n,

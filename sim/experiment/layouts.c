@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { MAX_ACCELERATORS = 65536 }; /* of a deployment, as a scenario's "accelerators" */
 typedef enum layout_kind { TP, TEP, DEP, DP, N_KINDS } layout_kind;
 static const char *const KINDS[N_KINDS] = {[TP] = "tp", [TEP] = "tep", [DEP] = "dep", [DP] = "dp"};
 
@@ -79,12 +80,17 @@ apmw_status apmw_layout_parse(const char *name, int accelerators, apmw_layout_ch
                               name);
     }
     if (kind == DP) { /* N engines of one accelerator */
-        replicas = replicas > 0 ? replicas * size : size;
+        const long long engines = replicas > 0 ? (long long)replicas * size : size;
+        replicas = engines > MAX_ACCELERATORS ? MAX_ACCELERATORS + 1 : (int)engines;
         size = 1;
         kind = TP;
     }
     if (replicas == 0) {
         replicas = accelerators / size > 0 ? accelerators / size : 1;
+    }
+    if ((long long)size * replicas > MAX_ACCELERATORS) {
+        return apmw_error_set(err, APMW_E_SCENARIO, "layout %s needs %lld accelerators, more than %d", name,
+                              (long long)size * replicas, MAX_ACCELERATORS);
     }
     if (accelerators > 0 && size * replicas > accelerators) {
         return apmw_error_set(err, APMW_E_SCENARIO, "layout %s needs %d accelerators, the deployment has %d", name,

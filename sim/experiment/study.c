@@ -39,15 +39,15 @@ static void fill_row(const study_candidate *c, const apmw_tier *tier, size_t t, 
     const apmw_deployment *d = &c->deployment;
     *row = (apmw_study_row){.deployment = d, .tier = tier->number, .ln_slope = apmw_study_slope(c, tier, t)};
     row->capacity = c->known[t] ? c->capacity[t] : c->screened[t];
-    apmw_copy(row->platform, sizeof row->platform, d->spec.platform);
+    apmw_copy(row->platform, sizeof row->platform, d->platform);
     const double agents = (double)row->capacity.agents;
     /* A platform without power parameters has unknown watts, not none. */
-    const bool known = d->power.tdp_w > 0.0;
+    const bool known = d->power.tdp_w > 0.0 && (d->prefill == NULL || d->prefill->power.tdp_w > 0.0);
     const double watts = row->capacity.agents > 0 && known ? row->capacity.at_pass.energy.mean_w : (double)NAN;
     row->agents_per_accelerator = agents / (double)d->accelerators;
     row->watts_per_accelerator = watts;
     row->agents_per_mw = row->capacity.agents > 0 ? 1e6 * row->agents_per_accelerator / watts : known ? 0.0 : (double)NAN;
-    row->watts_all_in = d->node.n_all_in > 0 ? apmw_node_it_w(&d->node, watts) : (double)NAN;
+    row->watts_all_in = isnan(watts) ? watts : apmw_deployment_all_in_w(d, &row->capacity.at_pass);
     if (row->capacity.agents == 0) {
         snprintf(row->reason, sizeof row->reason, "one agent already fails: %s", row->capacity.limited_why);
     }

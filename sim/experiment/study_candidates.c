@@ -63,8 +63,18 @@ static apmw_status choose_drafts(const apmw_catalog *catalog, const apmw_scenari
         return status;
     }
     *n = 0;
+    if (scenario->draft_tokens < 0 && !isnan(scenario->acceptance_length)) {
+        return apmw_error_set(err, APMW_E_SCENARIO, "an acceptance length is stated, but not how many tokens are drafted "
+                              "(speculation.draft_tokens, --draft-tokens)");
+    }
+    if (scenario->draft_tokens < 0 && scenario->n_acceptance > 0) { /* as many as there are chances, or none */
+        drafts[(*n)++] = 0;
+        drafts[(*n)++] = scenario->n_acceptance;
+        return APMW_OK;
+    }
+    const bool preset = scenario->acceptance_preset[0] != '\0';
     for (int k = 0; k <= 3 && scenario->draft_tokens < 0; k += k == 0 ? 1 : 2) {
-        if (k == 0 || (llm->mtp_layers > 0 && !isnan(llm->acceptance[k]))) {
+        if (k == 0 || preset || (llm->mtp_layers > 0 && !isnan(llm->acceptance[k]))) {
             drafts[(*n)++] = k;
         }
     }
@@ -72,6 +82,30 @@ static apmw_status choose_drafts(const apmw_catalog *catalog, const apmw_scenari
         drafts[(*n)++] = scenario->draft_tokens;
     }
     return APMW_OK;
+}
+
+/* Layouts are stated once. */
+static apmw_status check_layouts(const apmw_study_config *config, apmw_error *err)
+{
+    const apmw_scenario *s = config->scenario;
+    if (s->layout[0] != '\0' && s->disaggregated) {
+        return apmw_error_set(err, APMW_E_SCENARIO, "both a layout (%s) and disaggregation are stated: state one", s->layout);
+    }
+    if (config->search_keep > 0 && (s->layout[0] != '\0' || s->disaggregated)) {
+        return apmw_error_set(err, APMW_E_SCENARIO, "--search-layout chooses layouts: state no %s",
+                              s->disaggregated ? "disaggregation" : "layout");
+    }
+    if (config->n_platforms > 1 && s->disaggregated && s->pools[0].platform[0] != '\0' && s->pools[1].platform[0] != '\0') {
+        return apmw_error_set(err, APMW_E_SCENARIO, "both pools state their platform, so there is nothing to compare %zu with",
+                              config->n_platforms);
+    }
+    return APMW_OK;
+}
+
+/* Do both pools say what they run? */
+static bool engines_stated(const apmw_scenario *s)
+{
+    return s->disaggregated && s->pools[0].engine[0] != '\0' && s->pools[1].engine[0] != '\0';
 }
 
 /* An engine takes part when its own attention of this kind of model was measured on the platform. Where another engine's
@@ -116,6 +150,9 @@ apmw_status apmw_study_add_platform(apmw_study *study, apmw_catalog *catalog, co
         status = choose_drafts(catalog, &scenario, drafts, &n_drafts, err);
     }
     if (status == APMW_OK) {
+        status = check_layouts(config, err);
+    }
+    if (status == APMW_OK) {
         status = apmw_catalog_node(catalog, scenario.platform, &node, err);
     }
     if (status == APMW_OK) {
@@ -137,7 +174,10 @@ apmw_status apmw_study_add_platform(apmw_study *study, apmw_catalog *catalog, co
                                         : VENDORS[e][0] != '\0' && strcmp(accelerator->vendor, VENDORS[e]) != 0) {
             continue;
         }
-        if (scenario.engine[0] == '\0' && !measured_there(hw, llm, ENGINES[e])) {
+        if (engines_stated(&scenario) && study->n_candidates > before) {
+            break; /* the loop's engine stands for none */
+        }
+        if (scenario.engine[0] == '\0' && !engines_stated(&scenario) && !measured_there(hw, llm, ENGINES[e])) {
             apmw_buf_printf(&study->refused, "%s %s %s: the engine's attention of this model was not measured there\n",
                             node->accelerator, llm->id, ENGINES[e]);
             continue;

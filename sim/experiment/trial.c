@@ -133,7 +133,7 @@ static void free_parts(parts *p)
 
 /* How a trial differs from its deployment. */
 typedef struct variant {
-    double time_scale, acceptance_scale;
+    double time_scale, prefill_scale, acceptance_scale;
     bool kv_all_windows;
 } variant;
 
@@ -156,7 +156,8 @@ static bool make_pool(const apmw_deployment *d, int index, size_t first, const v
         .long_gap_s = 1.0,
     };
     p->energy[index] = apmw_energy_meter_create(window, &energy);
-    p->scaled[index] = apmw_step_cost_scaled(d->cost, v->time_scale);
+    p->scaled[index] = apmw_step_cost_scaled(
+        d->cost, index == APMW_POOL_PREFILL && p->n_prefill > 0 ? v->prefill_scale : v->time_scale);
     for (size_t i = first; i < first + n; i++) {
         p->engines[i] = d->engine;
         p->engines[i].cost = p->scaled[index];
@@ -352,7 +353,8 @@ apmw_status apmw_trial_run(const apmw_trial_config *config, apmw_trial_result *o
     parts p = {0};
     driver d = {.config = config, .window = &window, .alarm_at = APMW_TIME_NEVER, .listening = !config->rules->lanes};
     d.probe = (apmw_probe){.self = &d, .on_submit = on_submit, .on_request = on_request};
-    const variant v = {config->time_scale, config->acceptance_scale, config->kv_all_windows};
+    const variant v = {config->time_scale, config->prefill_scale > 0.0 ? config->prefill_scale : config->time_scale,
+                       config->acceptance_scale, config->kv_all_windows};
     apmw_status status = make_parts(config->deployment, &v, !config->concurrent_subagents && !config->rules->lanes, &window, &p, err);
     if (status == APMW_OK) {
         d.phase = p.phase = apmw_phase_create(config->rules, config->n_agents);
@@ -379,20 +381,21 @@ apmw_status apmw_trial_run(const apmw_trial_config *config, apmw_trial_result *o
 }
 
 apmw_status apmw_fixed_run(const apmw_deployment *deployment, const apmw_fixed_loop *loop, apmw_routing routing,
+                           apmw_routing decode_routing, apmw_router_knowledge knowledge,
                            const apmw_collector *collector, apmw_trial_result *out, apmw_error *err)
 {
     *out = (apmw_trial_result){.n_agents = loop->slots};
     apmw_window window = {.from = 0, .to = APMW_TIME_NEVER};
     parts p = {0};
     apmw_workload workload;
-    apmw_status status = make_parts(deployment, &(variant){1.0, 1.0, false}, true, &window, &p, err);
+    apmw_status status = make_parts(deployment, &(variant){1.0, 1.0, 1.0, false}, true, &window, &p, err);
     if (status == APMW_OK) {
         status = apmw_workload_fixed_loop(loop, &workload, err);
     }
     if (status == APMW_OK) {
         const apmw_probe *probes[6];
         const size_t n = meter_probes(&p, collector, probes);
-        const apmw_sim_config sim = sim_config(deployment, &p, routing, routing, (apmw_router_knowledge){0, false}, loop->seed);
+        const apmw_sim_config sim = sim_config(deployment, &p, routing, decode_routing, knowledge, loop->seed);
         status = apmw_sim_create(&sim, workload, probes, n, &p.sim, err);
     }
     if (status == APMW_OK) {

@@ -36,17 +36,20 @@ typedef struct apmw_router_knowledge {
                             themselves */
 } apmw_router_knowledge;
 
-/* How the KV of a prompt gets from a prefill engine to a decode engine. A transfer uses the way out of one rank and the
- * way into another, first come, first served at both ends; tokens that the decode rank has already are not sent. */
+/* How the KV of a prompt gets from a prefill engine to a decode engine. A transfer takes the way out of one rank and the
+ * way into another, each for as long as its bytes take there and first come, first served; it ends when the slower of the
+ * two does. Tokens that the decode rank has already are not sent. */
 typedef struct apmw_kv_link {
     double out_bytes_per_s, in_bytes_per_s; /* of one prefill and of one decode rank; INFINITY = no limit */
     double bytes_per_token;                 /* of KV, over the accelerators of a rank */
     double bytes_per_request;               /* that a sequence has whatever its length (windows, states) */
     apmw_time latency_ns;                   /* of a transfer: handshake and first byte */
-    /* Decode takes its blocks before the prompt is computed (SGLang), so that chunks are sent as they are done and only
-     * the last `last_chunk_tokens` are left to send at its end. false: after it (vLLM, TensorRT-LLM). */
+    double handover_ns_per_token;           /* work on each token sent that holds up neither link nor pass, many at a time */
+    /* Decode takes its blocks before the prompt is computed (SGLang), so that chunks are sent as they are done: the bytes are
+     * on the link from the beginning of the prompt, the last chunk's, of up to `last_chunk_tokens`, from its end.
+     * false: all are sent at the end (vLLM, TensorRT-LLM). */
     bool decode_first;
-    int64_t last_chunk_tokens; /* 0 = all of it is sent at the end */
+    int64_t last_chunk_tokens; /* 0 = the whole prompt is one chunk */
 } apmw_kv_link;
 
 typedef struct apmw_sim_config {

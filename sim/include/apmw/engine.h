@@ -114,6 +114,9 @@ void apmw_engine_free(apmw_engine *engine);
 void apmw_engine_submit(apmw_engine *engine, apmw_request *request);
 /* What the connector was asked to fetch for this request is there. Call it from an event. */
 void apmw_engine_fetched(apmw_engine *engine, apmw_request *request);
+/* What was to be fetched never comes: the request ends here as rejected and its blocks are free. Call it from an event,
+ * while the fetch is under way. */
+void apmw_engine_abandon(apmw_engine *engine, apmw_request *request);
 /* Releases what a request with hold_kv, which has ended here, still holds. Call it from an event, once. */
 void apmw_engine_release_kv(apmw_engine *engine, apmw_request *request);
 /* Router's view: requests submitted and not ended, and the sum of their prompt tokens (with the tokens that a

@@ -122,6 +122,7 @@ size_t apmw_layout_enumerate(const apmw_llm_spec *llm, int accelerators, apmw_la
 /* ------------------------------------------------------------------ deployment */
 
 typedef struct apmw_deployment apmw_deployment;
+typedef struct apmw_trial_result apmw_trial_result;
 struct apmw_deployment {
     apmw_deployment *prefill;    /* owned; the pool that computes prompts; NULL = each engine does both */
     apmw_kv_link link;           /* from it to this one */
@@ -129,6 +130,7 @@ struct apmw_deployment {
     apmw_serving_spec spec;
     apmw_layout_choice choice;
     char name[72];               /* of the layout: of both pools */
+    char platform[56];           /* accelerators: of both pools where they differ */
     int accelerators;            /* all replicas of both pools */
     apmw_overhead overhead;
     apmw_step_cost *cost;        /* owned */
@@ -142,7 +144,7 @@ struct apmw_deployment {
     double all_in_w;             /* provisioned, of the accelerator's spec; NaN */
     double acceptance_length;
     bool projected;              /* platform from specifications only */
-    char basis[512];             /* what the numbers stand on, one line each */
+    char basis[768];             /* what the numbers stand on, one line each */
     char hw_hash[17];
     apmw_buf rows;               /* which table prices which operation; owned */
     int n_borrowed;
@@ -163,6 +165,9 @@ apmw_status apmw_scenario_pool_choices(const apmw_scenario *scenario, apmw_layou
  * first that serves. */
 apmw_status apmw_deployment_of(apmw_catalog *catalog, const apmw_scenario *scenario, double context, apmw_deployment *out,
                                apmw_error *err);
+/* Watts of an accelerator at these means of each pool (trial's pool_energy; [0] unused where there is one pool), with node
+ * and rack; NaN = unknown. */
+double apmw_deployment_all_in_w(const apmw_deployment *deployment, const apmw_trial_result *trial);
 void apmw_deployment_free(apmw_deployment *deployment);
 
 /* Mean prompt of a turn with half its output: the context at which a KV pool is sized. The trace is not empty. */
@@ -188,6 +193,7 @@ typedef struct apmw_trial_config {
     bool share_prefix, output_cached, concurrent_subagents;
     double delay_scale;
     double time_scale;      /* on every step; 1 */
+    double prefill_scale;   /* on those of a prefill pool instead; 0 = time_scale */
     double acceptance_scale;/* on tokens emitted a step beyond the first; 1 */
     bool kv_all_windows;    /* pools sized by kv_blocks_all_windows, at least one block */
     int64_t max_context;    /* 0 = none */
@@ -196,7 +202,7 @@ typedef struct apmw_trial_config {
     int give_up_tier;       /* index of a tier: end the trial once hopeless for it; -1 = never */
     const apmw_collector *collector; /* further observer or NULL */
 } apmw_trial_config;
-typedef struct apmw_trial_result {
+struct apmw_trial_result {
     int64_t n_agents;
     apmw_verdict verdict[APMW_MAX_TIERS];
     apmw_latency_summary latency; /* measured requests: counts and tokens, no spreads (give a collector for those) */
@@ -212,10 +218,11 @@ typedef struct apmw_trial_result {
     double simulated_s;
     int64_t n_turns;              /* requests ended */
     uint64_t n_events;
-} apmw_trial_result;
+};
 apmw_status apmw_trial_run(const apmw_trial_config *config, apmw_trial_result *out, apmw_error *err);
 /* The closed loop of fixed lengths (apmw_fixed_loop) on a deployment, from first to last request; no verdict. */
 apmw_status apmw_fixed_run(const apmw_deployment *deployment, const apmw_fixed_loop *loop, apmw_routing routing,
+                           apmw_routing decode_routing, apmw_router_knowledge knowledge,
                            const apmw_collector *collector, apmw_trial_result *out, apmw_error *err);
 
 /* ------------------------------------------------------------------ search */
@@ -303,7 +310,7 @@ typedef struct apmw_study_config {
 } apmw_study_config;
 typedef struct apmw_study_row {
     const apmw_deployment *deployment; /* owned by the study; NULL = nothing fits, see reason */
-    char platform[24];
+    char platform[56];
     int tier;                          /* number */
     apmw_capacity capacity;
     double agents_per_accelerator, agents_per_mw, watts_per_accelerator, watts_all_in; /* NaN = none */

@@ -82,31 +82,97 @@ static void last_chunk_is_all_that_is_left(void **state)
     apmw_kv_link link = slow_link();
     link.decode_first = true;
     link.last_chunk_tokens = 200;
+    link.out_bytes_per_s = 1e10; /* 10 ms for the prompt, 2 ms for a chunk */
+    link.in_bytes_per_s = 1e10;
     apmw_collector *collector = run(1, 1, link, 0, fixed(1, 3, 1000, 101));
     size_t n;
     const apmw_request_record *r = apmw_collector_requests(collector, &n);
     assert_int_equal(n, 3);
     for (size_t i = 0; i < n; i++) {
-        assert_near(apmw_record_ttft_s(&r[i]), 0.02 + 0.02 + 0.005, 4e-9);
+        assert_near(apmw_record_ttft_s(&r[i]), 0.02 + 0.002 + 0.005, 4e-9);
         assert_int_equal(r[i].n_transferred, 1000);
     }
     apmw_collector_free(collector);
 }
 
-/* Two prefill engines end together; the way into the one decode engine (4 GB/s, not the bound) is taken in turn. */
-static void transfers_share_the_way_in(void **state)
+/* Two prefill engines end together. Each way out takes its 100 ms; the way in takes the two in turn, 25 ms each at 4 GB/s
+ * beside them, or 200 ms each at 0.5 GB/s. */
+static void each_end_takes_its_own_time(void **state)
 {
     (void)state;
-    apmw_collector *collector = run(2, 1, slow_link(), 0, fixed(2, 2, 1000, 11));
+    const struct {
+        double in_bytes_per_s, first, second;
+    } cases[] = {{4e9, 0.125, 0.125}, {0.5e9, 0.225, 0.425}};
+    for (int c = 0; c < 2; c++) {
+        apmw_kv_link link = slow_link();
+        link.in_bytes_per_s = cases[c].in_bytes_per_s;
+        apmw_collector *collector = run(2, 1, link, 0, fixed(2, 2, 1000, 11));
+        size_t n;
+        const apmw_request_record *r = apmw_collector_requests(collector, &n);
+        assert_int_equal(n, 2);
+        const double first = fmin(apmw_record_ttft_s(&r[0]), apmw_record_ttft_s(&r[1]));
+        const double second = fmax(apmw_record_ttft_s(&r[0]), apmw_record_ttft_s(&r[1]));
+        assert_near(first, cases[c].first, 4e-9);
+        /* The second joins at a step boundary of the first. */
+        assert_true(second >= cases[c].second - 4e-9 && second <= cases[c].second + 0.0121);
+        apmw_collector_free(collector);
+    }
+}
+
+/* Work on the tokens of a hand-over delays a request and holds up no other. */
+static void handover_is_a_delay(void **state)
+{
+    (void)state;
+    apmw_kv_link link = free_link();
+    link.handover_ns_per_token = 50000; /* 50 ms for 1000 tokens */
+    apmw_collector *collector = run(2, 2, link, 0, fixed(2, 2, 1000, 11));
     size_t n;
     const apmw_request_record *r = apmw_collector_requests(collector, &n);
-    assert_int_equal(n, 2);
-    double first = fmin(apmw_record_ttft_s(&r[0]), apmw_record_ttft_s(&r[1]));
-    double second = fmax(apmw_record_ttft_s(&r[0]), apmw_record_ttft_s(&r[1]));
-    assert_near(first, 0.125, 4e-9);
-    /* 100 ms later, and then up to the end of a decode step of the first. */
-    assert_true(second >= 0.225 && second <= 0.225 + 0.0111);
+    for (size_t i = 0; i < n; i++) {
+        assert_near(apmw_record_ttft_s(&r[i]), 0.02 + 0.05, 4e-9);
+    }
     apmw_collector_free(collector);
+}
+
+/* Chunks of 200 on a link that needs 100 ms for all: it is busy since the prompt began, so it ends at 100 ms, not at
+ * 20 ms + the last chunk's 20. */
+static void earlier_chunks_take_the_link_too(void **state)
+{
+    (void)state;
+    apmw_kv_link link = slow_link();
+    link.decode_first = true;
+    link.last_chunk_tokens = 200;
+    link.latency_ns = 0;
+    apmw_collector *collector = run(1, 1, link, 0, fixed(1, 3, 1000, 101));
+    size_t n;
+    const apmw_request_record *r = apmw_collector_requests(collector, &n);
+    assert_int_equal(n, 3);
+    for (size_t i = 0; i < n; i++) {
+        assert_near(apmw_record_ttft_s(&r[i]), 0.1, 4e-9);
+    }
+    apmw_collector_free(collector);
+}
+
+/* The prefill engine cannot take such a prompt; decode had taken blocks for it first. Others go on. */
+static void what_prefill_refuses_frees_decode(void **state)
+{
+    (void)state;
+    apmw_step_cost *cost = case_cost(0.01, 1e-5, 1e-3);
+    apmw_engine_config engines[2] = {case_engine(cost), case_engine(cost)};
+    engines[0].kv_blocks = 50;   /* 800 tokens */
+    engines[1].kv_blocks = 70;   /* one such request at a time */
+    apmw_kv_link link = free_link();
+    link.decode_first = true;
+    const apmw_sim_config config = {.engines = engines, .n_engines = 2, .n_prefill = 1, .link = link, .seed = 1};
+    apmw_collector *collector = case_run(&config, fixed(2, 8, 1000, 20), true);
+    size_t n;
+    const apmw_request_record *r = apmw_collector_requests(collector, &n);
+    assert_int_equal(n, 8);
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal(r[i].state, APMW_REQUEST_REJECTED);
+    }
+    apmw_collector_free(collector);
+    apmw_step_cost_free(cost);
 }
 
 /* The second turn of a conversation: the decode engine has prompt and output of the first, the prefill engine its
@@ -201,7 +267,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(free_transfer_costs_nothing), cmocka_unit_test(transfer_delays_the_first_token_only),
-        cmocka_unit_test(last_chunk_is_all_that_is_left), cmocka_unit_test(transfers_share_the_way_in),
+        cmocka_unit_test(last_chunk_is_all_that_is_left), cmocka_unit_test(each_end_takes_its_own_time), cmocka_unit_test(handover_is_a_delay),
+        cmocka_unit_test(earlier_chunks_take_the_link_too), cmocka_unit_test(what_prefill_refuses_frees_decode),
         cmocka_unit_test(only_what_is_missing_is_sent), cmocka_unit_test(full_decode_pool_holds_back),
         cmocka_unit_test(what_decode_refuses_is_let_go), cmocka_unit_test(one_token_needs_no_decode),
         cmocka_unit_test(impossible_links_are_refused)};

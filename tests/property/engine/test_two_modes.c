@@ -116,7 +116,11 @@ static void come(apmw_des *des, void *subject, uint64_t id)
 {
     (void)des;
     driver *d = subject;
-    apmw_engine_fetched(d->rig->engine, d->of[id / MAX_TURNS][id % MAX_TURNS]);
+    apmw_request *request = d->of[id / MAX_TURNS][id % MAX_TURNS];
+    if (draw(d->c, "never", id, 0) < 0.05)
+        apmw_engine_abandon(d->rig->engine, request);
+    else
+        apmw_engine_fetched(d->rig->engine, request);
     rig_check(d->rig);
 }
 
@@ -249,8 +253,8 @@ static void near(const case_ *c, const char *what, uint64_t id, apmw_time a, apm
 /* L2, L5 and the counts of one ended request. */
 static void check_laws(const apmw_engine_config *config, const apmw_request_record *r)
 {
-    if (r->state == APMW_REQUEST_REJECTED) {
-        assert_true(r->first_scheduled == APMW_TIME_NEVER);
+    if (r->state == APMW_REQUEST_REJECTED) { /* at once, or when its fetch was given up */
+        assert_true(r->first_token == APMW_TIME_NEVER);
         return;
     }
     assert_int_equal(r->state, APMW_REQUEST_DONE);

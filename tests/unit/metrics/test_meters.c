@@ -149,9 +149,34 @@ static void laws_of_energy(void **state)
     apmw_energy_meter_free(meter);
 }
 
+/* Two accelerators at 300 W that step half of the time, six at 700 W that always do. */
+static void two_groups_as_one(void **state)
+{
+    (void)state;
+    const apmw_energy_summary a = {.window_s = 10, .energy_j = 6000, .busy_j = 4000, .idle_j = 2000, .busy_share = 0.5,
+                                   .idle_share = 0.5, .mean_w = 300, .bw_util = 0.2, .flop_util = 0.8};
+    const apmw_energy_summary b = {.window_s = 10, .energy_j = 42000, .busy_j = 42000, .busy_share = 1.0, .mean_w = 700,
+                                   .bw_util = 0.6, .flop_util = 0.1};
+    apmw_energy_summary s;
+    apmw_energy_join(&a, 2, &b, 6, &s);
+    assert_near(s.energy_j, 48000, 1e-9);
+    assert_near(s.mean_w, 600, 1e-9);
+    assert_near(s.mean_w * 8 * s.window_s, s.energy_j, 1e-9);
+    assert_near(s.busy_share, 7.0 / 8, 1e-12);
+    assert_near(s.idle_share, 1.0 / 8, 1e-12);
+    assert_near(s.bw_util, (1 * 0.2 + 6 * 0.6) / 7, 1e-12); /* 1 and 6 accelerators' time of stepping */
+    assert_near(s.flop_util, (1 * 0.8 + 6 * 0.1) / 7, 1e-12);
+    /* A group that never steps has no rates to add. */
+    apmw_energy_summary idle = {.window_s = 10, .energy_j = 1000, .idle_j = 1000, .idle_share = 1.0, .mean_w = 50,
+                                .bw_util = (double)NAN, .flop_util = (double)NAN};
+    apmw_energy_join(&idle, 2, &b, 6, &s);
+    assert_near(s.bw_util, 0.6, 1e-12);
+    assert_near(s.mean_w, (2 * 50 + 6 * 700) / 8.0, 1e-12);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(two_groups_as_one), 
         cmocka_unit_test(steps_are_cut_at_the_window), cmocka_unit_test(energy_by_hand),
         cmocka_unit_test(unknown_idle_takes_the_floor), cmocka_unit_test(laws_of_energy)};
     return cmocka_run_group_tests(tests, NULL, NULL);
