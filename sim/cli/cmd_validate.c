@@ -26,7 +26,7 @@ enum { OPT_NO_FIT = 256, OPT_HALF, OPT_ONLY, OPT_ROWS, OPT_AGENTIC, OPT_RUN };
 static const struct argp_option option_list[] = {
     {"no-fit", OPT_NO_FIT, NULL, 0, "Sums of measured kernels and scheduler rules only: no fitted number", 0},
     {"half", OPT_HALF, "H", 0, "fit, judge or all (default all: both halves, printed apart)", 0},
-    {"only", OPT_ONLY, "K=V,..", 0, "Only rows with platform, model, engine or mode of this value", 0},
+    {"only", OPT_ONLY, "K=V,..", 0, "Only rows with platform, model, engine or mode of this value, or of one of several with + between them", 0},
     {"rows", OPT_ROWS, NULL, 0, "A line for each row instead of groups", 0},
     {"agentic", OPT_AGENTIC, "DIR", 0, "Instead of points: measured runs of agents, a folder with runs.csv, users.csv, "
      "client.json and scenario.json", 0},
@@ -91,6 +91,18 @@ static const struct argp parser = {
            "apmw validate --agentic hwmodels/evidence/agentic",
 };
 
+/* Is it among values with "+" between them? */
+static bool one_of(const char *have, const char *values)
+{
+    const size_t length = strlen(have);
+    for (const char *at = values; at != NULL; at = strchr(at, '+')) {
+        at += *at == '+';
+        if (strncmp(at, have, length) == 0 && (at[length] == '\0' || at[length] == '+'))
+            return true;
+    }
+    return false;
+}
+
 static bool selected(const options *o, const apmw_point *p)
 {
     for (size_t i = 0; i < o->n_only; i++) {
@@ -99,7 +111,7 @@ static bool selected(const options *o, const apmw_point *p)
                            : strncmp(o->only[i], "model", 5) == 0   ? p->model
                            : strncmp(o->only[i], "engine", 6) == 0  ? p->engine
                            : p->disagg ? "disagg" : "agg";
-        if (strcmp(have, value) != 0)
+        if (!one_of(have, value))
             return false;
     }
     return true;
