@@ -96,6 +96,22 @@ void apmw_compose_report_free(apmw_compose_report *report)
     }
 }
 
+/* A price that is no number would make the operation free. */
+static apmw_status check_prices(const compose_context *ctx, const compose_ops *ops, apmw_error *err)
+{
+    for (size_t i = 0; i < ops->n; i++) {
+        for (int j = 0; j < 2; j++) {
+            const double s = reference_time(&ops->op[i], j, ctx->layout.attention_dp);
+            if (!isfinite(s) || s < 0) {
+                return apmw_error_set(err, APMW_E_SCENARIO, "%s on %s with %s at %s: the price of %s is no number (%.120s)",
+                                      ctx->llm->id, ctx->spec->platform, ctx->engine, ctx->spec->precision,
+                                      ops->op[i].role, ops->op[i].row.line);
+            }
+        }
+    }
+    return APMW_OK;
+}
+
 apmw_status apmw_compose(apmw_catalog *catalog, const apmw_serving_spec *spec, const apmw_overhead *overhead,
                          apmw_step_cost **out, apmw_compose_report *report, apmw_error *err)
 {
@@ -107,6 +123,11 @@ apmw_status apmw_compose(apmw_catalog *catalog, const apmw_serving_spec *spec, c
         return st;
     }
     if ((st = apmw_compose_ops_build(&ctx, &ops, err))) {
+        apmw_compose_context_close(&ctx);
+        return st;
+    }
+    if ((st = check_prices(&ctx, &ops, err))) {
+        apmw_compose_ops_free(&ops);
         apmw_compose_context_close(&ctx);
         return st;
     }

@@ -225,8 +225,11 @@ static int validate_points(apmw_cli *cli, const options *o, apmw_catalog *catalo
     bool *keep = status == APMW_OK ? calloc(points.n + 1, sizeof *keep) : NULL;
     if (status == APMW_OK && keep == NULL)
         status = apmw_error_set(&err, APMW_E_NOMEM, "out of memory");
+    size_t n_kept = 0;
     for (size_t i = 0; status == APMW_OK && i < points.n; i++)
-        keep[i] = selected(o, &points.items[i]);
+        n_kept += keep[i] = selected(o, &points.items[i]);
+    if (status == APMW_OK && n_kept == 0 && o->n_only > 0)
+        status = apmw_error_set(&err, APMW_E_USAGE, "%s: no row is left by --only %s", o->path, o->only[0]);
     if (status == APMW_OK)
         status = apmw_validate_run(catalog, &points, keep, &settings, &v, &err);
     apmw_cli_progress_end(cli);

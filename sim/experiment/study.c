@@ -108,6 +108,45 @@ static void add_served(apmw_study *study, const apmw_study_config *config, size_
     }
 }
 
+/* Where one agent already fails everywhere, the row is that of the layout that comes nearest, with one agent, in a whole
+ * phase: the first one tried says little. */
+static apmw_status show_nearest(apmw_study *study, const apmw_study_config *config, size_t platform, size_t t, apmw_error *err)
+{
+    apmw_study_row *row = &study->rows[study->n_rows - 1];
+    if (config->all_layouts || study->interrupted || row->deployment == NULL || row->capacity.agents > 0) {
+        return APMW_OK;
+    }
+    study_candidate *nearest = NULL;
+    double best = 0.0;
+    for (size_t i = 0; i < study->n_candidates; i++) {
+        study_candidate *c = &study->candidates[i];
+        bool passes = false;
+        if (c->platform != platform || c->book == NULL) {
+            continue;
+        }
+        const apmw_status status = apmw_trial_book_passes(c->book, t, 1, &passes, err);
+        if (status != APMW_OK) {
+            return status;
+        }
+        const double margin = apmw_study_ln_margin(apmw_trial_book_at(c->book, 0), &config->tiers[t], t, 1.0);
+        if (nearest == NULL || margin > best) {
+            nearest = c;
+            best = margin;
+        }
+    }
+    if (nearest == NULL) {
+        return APMW_OK;
+    }
+    const apmw_status status =
+        apmw_capacity_search(nearest->book, t, 1, config->resolution, 1.0, &nearest->capacity[t], err);
+    nearest->known[t] = true;
+    if (status == APMW_OK) {
+        fill_row(nearest, &config->tiers[t], t, row);
+        row->best = true;
+    }
+    return status;
+}
+
 /* Rows by platform, tier and, with all_layouts, layout. */
 static apmw_status make_rows(apmw_study *study, const apmw_study_config *config, apmw_error *err)
 {
@@ -125,6 +164,10 @@ static apmw_status make_rows(apmw_study *study, const apmw_study_config *config,
         }
         for (size_t t = 0; t < config->n_tiers; t++) {
             add_served(study, config, p, t);
+            const apmw_status status = show_nearest(study, config, p, t, err);
+            if (status != APMW_OK) {
+                return status;
+            }
         }
     }
     return APMW_OK;

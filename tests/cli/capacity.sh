@@ -39,6 +39,18 @@ echo '{"platform": "h200", "workload": {"agnets": 3}}' >"$dir/bad.json"
 ends 65 '"agents"' "$apmw" simulate "$dir/bad.json"
 ends 65 '/workload' "$apmw" capacity --scenario "$dir/bad.json"
 
+# Where nothing carries one agent the nearest miss is shown, not the first layout tried.
+"$apmw" capacity --platform b200 --model deepseek-v4-pro --tier 3 --trajectories 60 -q >"$dir/none" 2>"$dir/err"
+near=$(sed -n 's/.*P25 output_speed_tok_s = \([0-9.]*\), limit 180.*/\1/p' "$dir/none")
+one=$("$apmw" capacity --platform b200 --model deepseek-v4-pro --tier 3 --trajectories 60 -q --engine vllm --layout tp8 --draft-tokens 0 |
+    sed -n 's/.*P25 output_speed_tok_s = \([0-9.]*\), limit 180.*/\1/p')
+awk -v a="${near:-0}" -v b="${one:-0}" 'BEGIN { exit !(b > 0 && a > b) }' || { echo "nearest miss $near, one layout $one"; bad=1; }
+
+# An operation without a price must not be free: a part without FP4 arithmetic pays at least for reading its experts.
+"$apmw" model rows mi300x --model gpt-oss-120b --engine vllm --precision fp4 --tp 1 >"$dir/rows" 2>"$dir/err" || bad=1
+check grep -q '^moe ' "$dir/rows"
+grep -qw nan "$dir/rows" && { echo "a price that is no number"; bad=1; }
+
 # A quick search: fixed shape of the JSON, the same bytes whatever the number of threads.
 quick="--platform h200 --model gpt-oss-120b --tier 2 --engine vllm --layout tp8 --trajectories 60 --format json"
 for n in 1 2; do

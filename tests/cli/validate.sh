@@ -42,7 +42,8 @@ for key in '"provenance"' '"rows"' '"groups"' '"measured"' '"predicted"' '"power
 done
 cp "$dir/out" "$dir/fitted"
 # Some of several values.
-for case in llama-3.1-70b:1 llama-9+llama-3.1-70b:2 llama-3.1-7:0 llama-3.1-70b+qwen3-32b:1; do
+gives 64 'no row is left' "$apmw" --data "$tree" validate "$dir/points.csv" --only model=llama-3.1-7
+for case in llama-3.1-70b:1 llama-9+llama-3.1-70b:2 llama-3.1-70b+qwen3-32b:1; do
     "$apmw" --data "$tree" validate "$dir/points.csv" --only "model=${case%:*}" --rows --format csv >"$dir/some" 2>/dev/null
     n=$(($(wc -l <"$dir/some") - 1))
     [ "$n" -eq "${case#*:}" ] || { echo "--only model=${case%:*}: $n rows"; bad=1; }
