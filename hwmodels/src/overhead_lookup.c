@@ -10,7 +10,8 @@ const char *apmw_overhead_platform(const char *platform)
     return strcmp(platform, "mi325x") ? platform : "mi300x";
 }
 
-/* What forms without a measured kernel add to the spread, for models whose served times the fit does not know. */
+/* What a model adds to the spread whose served times the fit does not know: what whole cells left out of it were off by, and
+ * more where forms stand for unmeasured kernels. */
 static apmw_status add_spread_of_forms(const compose_context *ctx, apmw_overhead *out, apmw_error *err)
 {
     double time = 0, ttft = 0;
