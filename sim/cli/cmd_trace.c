@@ -331,6 +331,9 @@ static int describe(apmw_cli *cli, const options *o)
 
 static int synth(apmw_cli *cli, const options *o)
 {
+    if ((o->n_words == 0 || o->count == 0) && cli->output != NULL)
+        return apmw_cli_failf(cli, APMW_E_USAGE, "%s makes no trace to write to %s",
+                              o->n_words == 0 ? "synth without a generator" : "--count 0", cli->output);
     if (o->n_words == 0 || o->count == 0)
         return describe(cli, o);
     apmw_trace trace;

@@ -67,6 +67,7 @@ expect 0 "published_mean" "$apmw" trace stats "$dir/s1.jsonl"
 expect 0 '"published"' "$apmw" trace stats "$dir/s1.jsonl" --format json
 expect 0 "claude-code" "$apmw" trace synth
 expect 0 "isl_max" "$apmw" trace synth agentperf --count 0
+expect 64 "makes no trace" "$apmw" trace synth agentperf --count 0 -o "$dir/none.jsonl"
 expect 64 "did you mean 'isl_max'" "$apmw" trace synth agentperf islmax=5
 "$apmw" trace synth claude-code --count 3 | grep -q published && fail "published values of another benchmark"
 rows=$("$apmw" trace synth agentperf --count 4000 --format csv)
