@@ -15,7 +15,7 @@ enum {
 static const struct argp_option options_table[] = {
     {"model", KEY_MODEL, "MODEL", 0, "Model that is served", 10},
     {"engine", KEY_ENGINE, "ENGINE", 0, "vllm, sglang, trtllm or atom", 10},
-    {"engine-version", KEY_ENGINE_VERSION, "V", 0, "Release whose tables price the steps (default: newest)", 10},
+    {"engine-version", KEY_ENGINE_VERSION, "V", 0, "Release whose tables price the steps (default: the measured one)", 10},
     {"precision", KEY_PRECISION, "P", 0, "fp8, fp4, bf16 or int4 (default: as the model is published)", 10},
     {"kv-dtype", KEY_KV_DTYPE, "T", 0, "Element type of the KV cache (default: the engine's)", 10},
     {"layout", KEY_LAYOUT, "L", 0, "tpN, tepN, depN or dpN, with xR for R replicas", 10},

@@ -155,6 +155,24 @@ static apmw_status compile(apmw_catalog *catalog, double frontend_scale, double 
     return APMW_OK;
 }
 
+/* Steps are priced by the newest tables of an engine (rules may name another); a release without any would be priced by those
+ * of another one in silence. */
+static apmw_status check_version(const apmw_hwmodel *hw, const char *engine, const char *version, apmw_error *err)
+{
+    const char *other = "";
+    for (size_t i = 0; version[0] != '\0' && i < hw->n_tables; i++) {
+        if (strcmp(hw->tables[i]->engine, engine) == 0) {
+            if (strcmp(hw->tables[i]->version, version) == 0) {
+                return APMW_OK;
+            }
+            other = hw->tables[i]->version;
+        }
+    }
+    return version[0] == '\0' || other[0] == '\0'
+               ? APMW_OK
+               : apmw_error_set(err, APMW_E_SCENARIO, "no table of %s %s: the measured release is %s", engine, version, other);
+}
+
 apmw_status apmw_deployment_build_role(apmw_catalog *catalog, const apmw_scenario *scenario, const char *engine,
                                        apmw_role role, const apmw_layout_choice *choice, double context,
                                        apmw_deployment *out, apmw_error *err)
@@ -195,6 +213,10 @@ apmw_status apmw_deployment_build_role(apmw_catalog *catalog, const apmw_scenari
     out->spec.draft_tokens = scenario->draft_tokens > 0 ? scenario->draft_tokens : 0;
     double memory_fraction = (double)NAN;
     apmw_acceptance accepted;
+    status = check_version(hw, engine, scenario->engine_version, err);
+    if (status != APMW_OK) {
+        return apmw_error_wrap(err, "%s %s %s %s", node->accelerator, llm->id, engine, choice->name);
+    }
     status = apmw_scenario_acceptance(apmw_catalog_dir(catalog), scenario, llm, out->spec.draft_tokens, &accepted, err);
     out->acceptance_length = accepted.mean;
     if (status == APMW_OK) {

@@ -33,6 +33,7 @@ ends 64 'is not tpN' "$apmw" capacity --platform h200 --model gpt-oss-120b --lay
 ends 64 'did you mean "--platform"' "$apmw" capacity --platfrom h200
 ends 66 'no/such' "$apmw" capacity --platform h200 --model gpt-oss-120b --trace no/such.jsonl
 ends 78 'does not fit' "$apmw" capacity --platform h100 --model deepseek-v4-pro --tier 1
+ends 78 'measured release' "$apmw" capacity --platform h200 --model gpt-oss-120b --engine vllm --engine-version 99
 ends 78 'no acceptance' "$apmw" capacity --platform h200 --model gpt-oss-120b --tier 1 --draft-tokens 2
 
 echo '{"platform": "h200", "workload": {"agnets": 3}}' >"$dir/bad.json"
