@@ -73,9 +73,11 @@ static void admit(apmw_engine *engine, apmw_rank *rank, apmw_seq *seq)
  * place in the batch yet. True if the head waits for blocks: nobody overtakes it. */
 static bool start_fetches(apmw_engine *engine, apmw_rank *rank)
 {
-    while (engine->config.connector && rank->waiting.head) {
+    while (rank->waiting.head) {
         apmw_seq *seq = rank->waiting.head;
         offer o;
+        if (!apmw_seq_fetch_open(engine, seq))
+            return false;
         const bool fits = make_offer(engine, rank, seq, 0, &o);
         const int64_t to = apmw_seq_wants_fetch(engine, seq, o.matched);
         if (to == 0)

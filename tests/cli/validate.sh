@@ -8,16 +8,7 @@ tree=$2
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 bad=0
-gives()
-{
-    code=$1
-    text=$2
-    shift 2
-    "$@" >"$dir/out" 2>&1
-    got=$?
-    [ "$got" -eq "$code" ] || { echo "$*: ends with $got, not $code: $(cat "$dir/out")"; bad=1; }
-    grep -qF -- "$text" "$dir/out" || { echo "$*: \"$text\" is not in: $(cat "$dir/out")"; bad=1; }
-}
+. "$tree/tests/support/gives.sh"
 has()
 {
     grep -qF -- "$1" "$dir/out" || { echo "\"$1\" is not in the result"; bad=1; }

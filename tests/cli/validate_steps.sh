@@ -8,16 +8,7 @@ tree=$2
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 bad=0
-gives()
-{
-    code=$1
-    text=$2
-    shift 2
-    "$@" >"$dir/out" 2>&1
-    got=$?
-    [ "$got" -eq "$code" ] || { echo "$*: ends with $got, not $code: $(cat "$dir/out")"; bad=1; }
-    grep -qF -- "$text" "$dir/out" || { echo "$*: \"$text\" is not in: $(cat "$dir/out")"; bad=1; }
-}
+. "$tree/tests/support/gives.sh"
 steps=$tree/hwmodels/evidence/serving/mi355x_glm52/steps.csv
 gives 0 median_abs_percent "$apmw" --data "$tree" validate "$steps" -q
 [ "$(grep -c ' all ' "$dir/out")" -eq 2 ] || { echo "decode and prompt have no line for all: $(cat "$dir/out")"; bad=1; }

@@ -63,4 +63,19 @@ static inline apmw_collector *case_run(const apmw_sim_config *config, apmw_workl
     return collector;
 }
 
+/* Two runs of the same requests: all counts equal, ends at most `tolerance` apart. */
+static inline void case_same_records(const apmw_collector *a, const apmw_collector *b, apmw_time tolerance)
+{
+    size_t n, m;
+    const apmw_request_record *x = apmw_collector_requests(a, &n), *y = apmw_collector_requests(b, &m);
+    assert_int_equal(n, m);
+    for (size_t i = 0; i < n; i++) {
+        assert_true(x[i].id == y[i].id && x[i].agent == y[i].agent && x[i].turn == y[i].turn && x[i].play == y[i].play &&
+                    x[i].engine == y[i].engine && x[i].rank == y[i].rank && x[i].n_cached == y[i].n_cached &&
+                    x[i].state == y[i].state && x[i].n_preemptions == y[i].n_preemptions);
+        const apmw_time apart = x[i].done > y[i].done ? x[i].done - y[i].done : y[i].done - x[i].done;
+        assert_true(apart <= tolerance);
+    }
+}
+
 #endif

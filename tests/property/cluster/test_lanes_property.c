@@ -82,20 +82,6 @@ static outcome run(uint64_t seed, apmw_lanes lanes, bool plain)
     return o;
 }
 
-static void same_records(const apmw_collector *a, const apmw_collector *b, apmw_time tolerance)
-{
-    size_t n, m;
-    const apmw_request_record *x = apmw_collector_requests(a, &n), *y = apmw_collector_requests(b, &m);
-    assert_int_equal(n, m);
-    for (size_t i = 0; i < n; i++) {
-        assert_true(x[i].id == y[i].id && x[i].agent == y[i].agent && x[i].turn == y[i].turn && x[i].play == y[i].play &&
-                    x[i].engine == y[i].engine && x[i].rank == y[i].rank && x[i].n_cached == y[i].n_cached &&
-                    x[i].state == y[i].state);
-        const apmw_time apart = x[i].done > y[i].done ? x[i].done - y[i].done : y[i].done - x[i].done;
-        assert_true(apart <= tolerance);
-    }
-}
-
 static int by_submission(const void *a, const void *b)
 {
     const apmw_request_record *x = a, *y = b;
@@ -218,8 +204,8 @@ static void rules_hold(void **state)
         apmw_trace trace = random_trace(seed, 1 + seed % 5, 500, 1);
         const apmw_lanes lanes = lanes_of(seed, &trace);
         outcome first = run(seed, lanes, false), again = run(seed, lanes, false), plain = run(seed, lanes, true);
-        same_records(first.collector, again.collector, 0);
-        same_records(first.collector, plain.collector, 1000);
+        case_same_records(first.collector, again.collector, 0);
+        case_same_records(first.collector, plain.collector, 1000);
         check_rules(&lanes, &first);
         apmw_collector_free(first.collector);
         apmw_collector_free(again.collector);

@@ -3,21 +3,14 @@
 #include <math.h>
 #include <string.h>
 
-#include "apmw/experiment.h"
-#include "test_support.h"
-
-static apmw_status parse(const char *text, apmw_scenario *s, apmw_error *err)
-{
-    apmw_scenario_init(s);
-    return apmw_scenario_parse("case.json", text, strlen(text), s, err);
-}
+#include "scenario_case.h"
 
 static void all_keys(void **state)
 {
     (void)state;
     apmw_scenario s;
     apmw_error err = {0};
-    assert_ok(parse("{\"kv_tiers\":{\"hbm_policy\":\"s3-fifo\",\"write\":\"back\",\"load\":\"always\",\"prefetch\":true,"
+    assert_ok(case_parse("{\"kv_tiers\":{\"hbm_policy\":\"s3-fifo\",\"write\":\"back\",\"load\":\"always\",\"prefetch\":true,"
                     "\"link_sharing\":\"fair\",\"tiers\":[{\"kind\":\"host\",\"gbyte\":150,\"load_gbyte_per_s\":40,"
                     "\"store_gbyte_per_s\":30,\"latency_us\":7,\"policy\":\"lfu\",\"half_life_s\":600,\"block_tokens\":256,"
                     "\"cascade\":false},{\"kind\":\"remote\",\"gbyte\":1000,\"policy\":\"idle-ttl\",\"idle_ttl_s\":300}]}}",
@@ -32,15 +25,9 @@ static void all_keys(void **state)
     assert_near(s.kv.tiers[0].half_life_s, 600, 0);
     assert_int_equal(s.kv.tiers[1].kind, APMW_TIER_REMOTE);
     assert_true(s.kv.tiers[1].cascade && isnan(s.kv.tiers[1].load_gbyte_per_s));
-    apmw_buf first = {0}, second = {0};
-    apmw_scenario_write(&s, &first);
     apmw_scenario again;
-    assert_ok(parse(first.data, &again, &err), &err);
-    apmw_scenario_write(&again, &second);
-    assert_string_equal(first.data, second.data);
+    case_round_trip(&s, &again);
     assert_near(again.kv.tiers[1].idle_ttl_s, 300, 0);
-    apmw_buf_free(&first);
-    apmw_buf_free(&second);
 }
 
 static void defaults_are_hbm_alone(void **state)
@@ -48,14 +35,14 @@ static void defaults_are_hbm_alone(void **state)
     (void)state;
     apmw_scenario s;
     apmw_error err = {0};
-    assert_ok(parse("{\"platform\":\"h200\"}", &s, &err), &err);
+    assert_ok(case_parse("{\"platform\":\"h200\"}", &s, &err), &err);
     assert_int_equal(s.kv.n_tiers, 0);
     assert_int_equal(s.kv.hbm_policy, APMW_KV_LRU);
     apmw_buf out = {0};
     apmw_scenario_write(&s, &out);
     assert_null(strstr(out.data, "kv_tiers"));
     apmw_buf_free(&out);
-    assert_ok(parse("{\"kv_tiers\":{\"tiers\":[{\"kind\":\"host\"}]}}", &s, &err), &err);
+    assert_ok(case_parse("{\"kv_tiers\":{\"tiers\":[{\"kind\":\"host\"}]}}", &s, &err), &err);
     assert_true(s.kv.n_tiers == 1 && !s.kv.write_back && s.kv.load == APMW_KV_LOAD_FASTER && !s.kv.prefetch);
     /* A later file replaces the list and leaves the rest. */
     assert_ok(apmw_scenario_parse("b.json", "{\"kv_tiers\":{\"tiers\":[]}}", 25, &s, &err), &err);
@@ -67,20 +54,20 @@ static void refusals(void **state)
     (void)state;
     apmw_scenario s;
     apmw_error err = {0};
-    assert_error(parse("{\"kv_tiers\":{\"tier\":[]}}", &s, &err), APMW_E_DATA, &err, "tiers");
-    assert_error(parse("{\"kv_tiers\":{\"tiers\":{}}}", &s, &err), APMW_E_DATA, &err, "list");
-    assert_error(parse("{\"kv_tiers\":{\"tiers\":[{\"gbyte\":1}]}}", &s, &err), APMW_E_DATA, &err, "kind");
-    assert_error(parse("{\"kv_tiers\":{\"tiers\":[{\"kind\":\"hots\"}]}}", &s, &err), APMW_E_DATA, &err, "\"host\"");
+    assert_error(case_parse("{\"kv_tiers\":{\"tier\":[]}}", &s, &err), APMW_E_DATA, &err, "tiers");
+    assert_error(case_parse("{\"kv_tiers\":{\"tiers\":{}}}", &s, &err), APMW_E_DATA, &err, "list");
+    assert_error(case_parse("{\"kv_tiers\":{\"tiers\":[{\"gbyte\":1}]}}", &s, &err), APMW_E_DATA, &err, "kind");
+    assert_error(case_parse("{\"kv_tiers\":{\"tiers\":[{\"kind\":\"hots\"}]}}", &s, &err), APMW_E_DATA, &err, "\"host\"");
     assert_contains(err.message, "/kv_tiers/tiers");
-    assert_error(parse("{\"kv_tiers\":{\"tiers\":[{\"kind\":\"nvme\"},{\"kind\":\"host\"}]}}", &s, &err), APMW_E_DATA, &err,
+    assert_error(case_parse("{\"kv_tiers\":{\"tiers\":[{\"kind\":\"nvme\"},{\"kind\":\"host\"}]}}", &s, &err), APMW_E_DATA, &err,
                  "host cannot lie below nvme");
-    assert_error(parse("{\"kv_tiers\":{\"tiers\":[{\"kind\":\"host\",\"policy\":\"idle-ttl\"}]}}", &s, &err), APMW_E_DATA, &err,
+    assert_error(case_parse("{\"kv_tiers\":{\"tiers\":[{\"kind\":\"host\",\"policy\":\"idle-ttl\"}]}}", &s, &err), APMW_E_DATA, &err,
                  "idle_ttl_s");
-    assert_error(parse("{\"kv_tiers\":{\"tiers\":[{\"kind\":\"host\",\"idle_ttl_s\":5}]}}", &s, &err), APMW_E_DATA, &err,
+    assert_error(case_parse("{\"kv_tiers\":{\"tiers\":[{\"kind\":\"host\",\"idle_ttl_s\":5}]}}", &s, &err), APMW_E_DATA, &err,
                  "idle_ttl_s");
-    assert_error(parse("{\"kv_tiers\":{\"tiers\":[{\"kind\":\"host\",\"half_life_s\":5}]}}", &s, &err), APMW_E_DATA, &err, "lfu");
-    assert_error(parse("{\"kv_tiers\":{\"hbm_policy\":\"idle-ttl\"}}", &s, &err), APMW_E_DATA, &err, "hbm_policy");
-    assert_error(parse("{\"kv_tiers\":{\"load\":\"fast\"}}", &s, &err), APMW_E_DATA, &err, "\"faster\"");
+    assert_error(case_parse("{\"kv_tiers\":{\"tiers\":[{\"kind\":\"host\",\"half_life_s\":5}]}}", &s, &err), APMW_E_DATA, &err, "lfu");
+    assert_error(case_parse("{\"kv_tiers\":{\"hbm_policy\":\"idle-ttl\"}}", &s, &err), APMW_E_DATA, &err, "hbm_policy");
+    assert_error(case_parse("{\"kv_tiers\":{\"load\":\"fast\"}}", &s, &err), APMW_E_DATA, &err, "\"faster\"");
 }
 
 static apmw_status build(const char *text, const char *layout, double context, apmw_deployment *out, apmw_error *err)
@@ -88,7 +75,7 @@ static apmw_status build(const char *text, const char *layout, double context, a
     apmw_catalog *catalog = NULL;
     apmw_scenario s;
     apmw_layout_choice choice;
-    assert_ok(parse(text, &s, err), err);
+    assert_ok(case_parse(text, &s, err), err);
     assert_ok(apmw_catalog_open(APMW_SOURCE_DIR, &catalog, err), err);
     assert_ok(apmw_layout_parse(layout, 0, &choice, err), err);
     const apmw_status status = apmw_deployment_build(catalog, &s, "vllm", &choice, context, out, err);

@@ -3,21 +3,14 @@
 #include <math.h>
 #include <string.h>
 
-#include "apmw/experiment.h"
-#include "test_support.h"
-
-static apmw_status parse(const char *text, apmw_scenario *s, apmw_error *err)
-{
-    apmw_scenario_init(s);
-    return apmw_scenario_parse("case.json", text, strlen(text), s, err);
-}
+#include "scenario_case.h"
 
 static void all_keys(void **state)
 {
     (void)state;
     apmw_scenario s;
     apmw_error err = {0};
-    assert_ok(parse("{\"schema\":\"apmw.scenario/1\",\"platform\":\"h200\",\"model\":\"m\",\"engine\":\"vllm\","
+    assert_ok(case_parse("{\"schema\":\"apmw.scenario/1\",\"platform\":\"h200\",\"model\":\"m\",\"engine\":\"vllm\","
                     "\"engine_version\":\"0.24.0\",\"precision\":\"fp8\",\"kv_dtype\":\"fp8\",\"moe_backend\":\"x\","
                     "\"layout\":\"tp4x2\",\"accelerators\":8,\"memory_fraction\":0.9,"
                     "\"speculation\":{\"draft_tokens\":3,\"acceptance_length\":2.5},"
@@ -41,15 +34,9 @@ static void all_keys(void **state)
     assert_int_equal(s.tier, 2);
     assert_int_equal(s.seed, 7);
     /* What is written reads back to the same. */
-    apmw_buf first = {0}, second = {0};
-    apmw_scenario_write(&s, &first);
     apmw_scenario again;
-    assert_ok(parse(first.data, &again, &err), &err);
-    apmw_scenario_write(&again, &second);
-    assert_string_equal(first.data, second.data);
+    case_round_trip(&s, &again);
     assert_near(again.acceptance_length, 2.5, 0);
-    apmw_buf_free(&first);
-    apmw_buf_free(&second);
 }
 
 static void pools(void **state)
@@ -57,7 +44,7 @@ static void pools(void **state)
     (void)state;
     apmw_scenario s;
     apmw_error err = {0};
-    assert_ok(parse("{\"platform\":\"gb300\",\"model\":\"m\",\"disaggregation\":{\"prefill\":{\"layout\":\"dep4x6\","
+    assert_ok(case_parse("{\"platform\":\"gb300\",\"model\":\"m\",\"disaggregation\":{\"prefill\":{\"layout\":\"dep4x6\","
                     "\"platform\":\"gb200\",\"engine\":\"trtllm\",\"memory_fraction\":0.5,\"max_num_seqs\":128},"
                     "\"decode\":{\"layout\":\"dep8\",\"max_num_batched_tokens\":512},\"link\":{\"gbyte_per_s\":50,"
                     "\"latency_us\":20,\"decode_first\":true},\"decode_routing\":\"least-loaded\"}}",
@@ -74,19 +61,13 @@ static void pools(void **state)
     s.accelerators = 31;
     assert_error(apmw_scenario_pool_choices(&s, choices, &err), APMW_E_SCENARIO, &err, "32 accelerators");
     s.accelerators = 0;
-    apmw_buf first = {0}, second = {0};
-    apmw_scenario_write(&s, &first);
     apmw_scenario again;
-    assert_ok(parse(first.data, &again, &err), &err);
-    apmw_scenario_write(&again, &second);
-    assert_string_equal(first.data, second.data);
+    case_round_trip(&s, &again);
     assert_near(again.link.latency_us, 20, 0);
-    apmw_buf_free(&first);
-    apmw_buf_free(&second);
-    assert_error(parse("{\"disaggregation\":{\"prefill\":{\"layout\":\"tp4\"}}}", &s, &err), APMW_E_DATA, &err,
+    assert_error(case_parse("{\"disaggregation\":{\"prefill\":{\"layout\":\"tp4\"}}}", &s, &err), APMW_E_DATA, &err,
                  "decode needs a layout");
-    assert_error(parse("{\"disaggregation\":{\"prefil\":{}}}", &s, &err), APMW_E_DATA, &err, "prefill");
-    assert_error(parse("{\"disaggregation\":{\"link\":{\"gbyte_per_s\":0},\"prefill\":{\"layout\":\"tp4\"},"
+    assert_error(case_parse("{\"disaggregation\":{\"prefil\":{}}}", &s, &err), APMW_E_DATA, &err, "prefill");
+    assert_error(case_parse("{\"disaggregation\":{\"link\":{\"gbyte_per_s\":0},\"prefill\":{\"layout\":\"tp4\"},"
                        "\"decode\":{\"layout\":\"tp4\"}}}", &s, &err), APMW_E_DATA, &err, "gbyte_per_s");
 }
 
@@ -95,20 +76,20 @@ static void acceptance_is_stated_once(void **state)
     (void)state;
     apmw_scenario s;
     apmw_error err = {0};
-    assert_ok(parse("{\"speculation\":{\"draft_tokens\":2,\"acceptance_by_position\":[0.8,0.5],\"acceptance_fixed\":true}}", &s,
+    assert_ok(case_parse("{\"speculation\":{\"draft_tokens\":2,\"acceptance_by_position\":[0.8,0.5],\"acceptance_fixed\":true}}", &s,
                     &err), &err);
     assert_int_equal(s.n_acceptance, 2);
     assert_true(s.acceptance_fixed);
     apmw_buf text = {0};
     apmw_scenario again;
     apmw_scenario_write(&s, &text);
-    assert_ok(parse(text.data, &again, &err), &err);
+    assert_ok(case_parse(text.data, &again, &err), &err);
     assert_near(again.acceptance_by_position[1], 0.5, 0);
     apmw_buf_free(&text);
-    assert_error(parse("{\"speculation\":{\"acceptance_length\":2,\"acceptance_preset\":\"v4-pro-mtp\"}}", &s, &err),
+    assert_error(case_parse("{\"speculation\":{\"acceptance_length\":2,\"acceptance_preset\":\"v4-pro-mtp\"}}", &s, &err),
                  APMW_E_DATA, &err, "state one");
-    assert_error(parse("{\"speculation\":{\"acceptance_by_position\":[1.5]}}", &s, &err), APMW_E_DATA, &err, "0..1");
-    assert_error(parse("{\"speculation\":{\"acceptance_by_position\":0.5}}", &s, &err), APMW_E_DATA, &err, "list");
+    assert_error(case_parse("{\"speculation\":{\"acceptance_by_position\":[1.5]}}", &s, &err), APMW_E_DATA, &err, "0..1");
+    assert_error(case_parse("{\"speculation\":{\"acceptance_by_position\":0.5}}", &s, &err), APMW_E_DATA, &err, "list");
 }
 
 static void defaults_survive(void **state)
@@ -116,12 +97,12 @@ static void defaults_survive(void **state)
     (void)state;
     apmw_scenario s;
     apmw_error err = {0};
-    assert_ok(parse("{\"workload\":{\"kind\":\"fixed\",\"slots\":3}}", &s, &err), &err);
+    assert_ok(case_parse("{\"workload\":{\"kind\":\"fixed\",\"slots\":3}}", &s, &err), &err);
     assert_int_equal(s.workload, APMW_WORKLOAD_FIXED);
     assert_int_equal(s.agents, 3);
     assert_int_equal(s.draft_tokens, -1);
     assert_true(isnan(s.memory_fraction) && s.prefix_caching && s.seed == 42);
-    assert_ok(parse("{\"protocol\":\"agentx\"}", &s, &err), &err); /* the version alone */
+    assert_ok(case_parse("{\"protocol\":\"agentx\"}", &s, &err), &err); /* the version alone */
     assert_string_equal(s.protocol, "agentx");
     assert_int_equal(s.tier, 0);
 }
@@ -131,16 +112,16 @@ static void refusals(void **state)
     (void)state;
     apmw_scenario s;
     apmw_error err = {0};
-    assert_error(parse("{\"platfrom\":\"h200\"}", &s, &err), APMW_E_DATA, &err, "platform");
-    assert_error(parse("{\"workload\":{\"agent\":3}}", &s, &err), APMW_E_DATA, &err, "agents");
+    assert_error(case_parse("{\"platfrom\":\"h200\"}", &s, &err), APMW_E_DATA, &err, "platform");
+    assert_error(case_parse("{\"workload\":{\"agent\":3}}", &s, &err), APMW_E_DATA, &err, "agents");
     assert_contains(err.message, "/workload");
-    assert_error(parse("{\"workload\":{\"kind\":\"agnts\"}}", &s, &err), APMW_E_DATA, &err, "did you mean \"agents\"");
-    assert_error(parse("{\"routing\":\"afinity\"}", &s, &err), APMW_E_DATA, &err, "did you mean \"affinity\"");
-    assert_error(parse("{\"memory_fraction\":2}", &s, &err), APMW_E_DATA, &err, "memory_fraction");
-    assert_error(parse("{\"schema\":\"apmw.scenario/2\"}", &s, &err), APMW_E_DATA, &err, "apmw.scenario/1");
-    assert_error(parse("{\"protocol\":\"a-name-that-is-too-long\"}", &s, &err), APMW_E_DATA, &err, "protocol");
-    assert_error(parse("{\"protocol\":3}", &s, &err), APMW_E_DATA, &err, "protocol");
-    assert_error(parse("{\"seed\":\"x\"}", &s, &err), APMW_E_DATA, &err, "seed");
+    assert_error(case_parse("{\"workload\":{\"kind\":\"agnts\"}}", &s, &err), APMW_E_DATA, &err, "did you mean \"agents\"");
+    assert_error(case_parse("{\"routing\":\"afinity\"}", &s, &err), APMW_E_DATA, &err, "did you mean \"affinity\"");
+    assert_error(case_parse("{\"memory_fraction\":2}", &s, &err), APMW_E_DATA, &err, "memory_fraction");
+    assert_error(case_parse("{\"schema\":\"apmw.scenario/2\"}", &s, &err), APMW_E_DATA, &err, "apmw.scenario/1");
+    assert_error(case_parse("{\"protocol\":\"a-name-that-is-too-long\"}", &s, &err), APMW_E_DATA, &err, "protocol");
+    assert_error(case_parse("{\"protocol\":3}", &s, &err), APMW_E_DATA, &err, "protocol");
+    assert_error(case_parse("{\"seed\":\"x\"}", &s, &err), APMW_E_DATA, &err, "seed");
 }
 
 static void layouts(void **state)
