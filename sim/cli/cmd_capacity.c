@@ -25,7 +25,8 @@ static const struct argp_option options_table[] = {
     {"all-layouts", KEY_ALL_LAYOUTS, NULL, 0, "Print every layout, not only the best one", 2},
     {"search-layout", KEY_SEARCH, "N", OPTION_ARG_OPTIONAL,
      "Of all splits of --accelerators into engines of 1, 2, 4 ... 64, prefill and decode apart or not, simulate the N (default "
-     "8) an engine that rate matching puts first at the first tier asked for", 2},
+     "8) an engine that rate matching puts first at each tier; prints the frontier of agents an accelerator and a megawatt "
+     "(with --all-layouts: all that were simulated)", 2},
     {"no-interval", KEY_NO_INTERVAL, NULL, 0, "Leave out the 90 % intervals (several times faster)", 2},
     {"resolution", KEY_RESOLUTION, "X", 0, "Brackets end at X of the capacity (default 0.01), 0 = at one agent", 2},
     {0}};
@@ -311,6 +312,9 @@ static void write_row(apmw_json_writer *w, const apmw_study_row *r, const apmw_s
     }
     apmw_json_double(w, "outside_domain_share", d == NULL ? (double)NAN : r->capacity.outside_domain_share);
     apmw_json_bool(w, "best", r->best);
+    if (config->all_layouts || config->search_keep > 0) {
+        apmw_json_bool(w, "frontier", r->frontier);
+    }
     apmw_json_string(w, "partial", r->partial[0] == '\0' ? NULL : r->partial);
     apmw_json_string(w, "reason", r->reason[0] == '\0' ? NULL : r->reason);
     if (d != NULL) {
@@ -369,8 +373,9 @@ static int emit(apmw_cli *cli, const apmw_study *study, const apmw_study_config 
         if (cli->format == APMW_FORMAT_TABLE) {
             write_notes(rows, n, assumptions, &text);
             if (apmw_study_searched(study)[0] != '\0') {
-                apmw_buf_printf(&text, "\nlayouts, with the agents that rate matching guessed for tier %d; the rows above are the "
-                                "best at each tier\n%s", config->tiers[0].number, apmw_study_searched(study));
+                apmw_buf_printf(&text, "\nlayouts, with the agents that rate matching guessed (%zu tier%s); rows: at each tier the best "
+                                "first, then what carries more a megawatt and less an accelerator\n%s", config->n_tiers,
+                                config->n_tiers == 1 ? "" : "s", apmw_study_searched(study));
             }
         }
     }

@@ -69,7 +69,42 @@ static void add_nothing(const apmw_study_config *config, size_t platform, size_t
     apmw_copy(row->reason, sizeof row->reason, why);
 }
 
-/* The best layout of a platform at a tier, or all of them with the best marked. */
+bool apmw_study_exhaustive(const apmw_study_config *config)
+{
+    return config->all_layouts || config->search_keep > 0;
+}
+
+/* On the frontier: no other row of these has as many agents an accelerator and as many a megawatt, and more of one. */
+static void mark_frontier(apmw_study_row *rows, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        rows[i].frontier = rows[i].capacity.agents > 0;
+        for (size_t j = 0; j < n && rows[i].frontier; j++) {
+            rows[i].frontier = j == i || rows[j].agents_per_accelerator < rows[i].agents_per_accelerator ||
+                               !(rows[j].agents_per_mw >= rows[i].agents_per_mw) || !better(&rows[j], &rows[i]);
+        }
+    }
+}
+
+/* Of a layout search only the frontier is a result; the best leads it, the others follow by agents. */
+static size_t keep_frontier(apmw_study_row *rows, size_t n)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (!rows[i].frontier && !rows[i].best) {
+            continue;
+        }
+        const apmw_study_row row = rows[i];
+        size_t at = kept++;
+        for (; at > 0 && better(&row, &rows[at - 1]); at--) {
+            rows[at] = rows[at - 1];
+        }
+        rows[at] = row;
+    }
+    return kept;
+}
+
+/* The best layout of a platform at a tier; of a layout search the frontier, or all layouts, with the best marked. */
 static void add_served(apmw_study *study, const apmw_study_config *config, size_t platform, size_t t)
 {
     const size_t first = study->n_rows;
@@ -85,7 +120,7 @@ static void add_served(apmw_study *study, const apmw_study_config *config, size_
         }
         apmw_study_row row;
         fill_row(c, &config->tiers[t], t, &row);
-        if (config->all_layouts) {
+        if (apmw_study_exhaustive(config)) {
             best = study->n_rows > best && better(&row, &study->rows[best]) ? study->n_rows : best;
             study->rows[study->n_rows++] = row;
         } else if (study->n_rows == best) {
@@ -98,6 +133,12 @@ static void add_served(apmw_study *study, const apmw_study_config *config, size_
         study->rows[best].best = true;
     } else if (study->interrupted) {
         add_nothing(config, platform, t, "interrupted before a layout was searched", &study->rows[study->n_rows++]);
+    }
+    if (apmw_study_exhaustive(config)) {
+        mark_frontier(&study->rows[first], study->n_rows - first);
+    }
+    if (config->search_keep > 0 && !config->all_layouts) {
+        study->n_rows = first + keep_frontier(&study->rows[first], study->n_rows - first);
     }
     for (size_t i = first; i < study->n_rows && study->interrupted; i++) {
         apmw_copy(study->rows[i].partial, sizeof study->rows[i].partial,
@@ -147,10 +188,10 @@ static apmw_status show_nearest(apmw_study *study, const apmw_study_config *conf
     return status;
 }
 
-/* Rows by platform, tier and, with all_layouts, layout. */
+/* Rows by platform, tier and, where every layout was searched, layout. */
 static apmw_status make_rows(apmw_study *study, const apmw_study_config *config, apmw_error *err)
 {
-    const size_t most = config->n_tiers * (config->all_layouts ? study->n_candidates : config->n_platforms);
+    const size_t most = config->n_tiers * (apmw_study_exhaustive(config) ? study->n_candidates : config->n_platforms);
     study->rows = calloc(most + config->n_tiers * config->n_platforms + 1, sizeof *study->rows);
     if (study->rows == NULL) {
         return apmw_error_set(err, APMW_E_NOMEM, "out of memory");
@@ -275,8 +316,8 @@ static apmw_status add_books(apmw_study *study, const apmw_study_config *config,
         apmw_trial_config trial = apmw_study_trial_config(config, &c->deployment);
         c->book = apmw_trial_book_create(&trial);
         trial.rules = &study->screen_rules;
-        c->screen = races(study, i) && !config->all_layouts ? apmw_trial_book_create(&trial) : NULL;
-        if (c->book == NULL || (c->screen == NULL && races(study, i) && !config->all_layouts)) {
+        c->screen = races(study, i) && !apmw_study_exhaustive(config) ? apmw_trial_book_create(&trial) : NULL;
+        if (c->book == NULL || (c->screen == NULL && races(study, i) && !apmw_study_exhaustive(config))) {
             return apmw_error_set(err, APMW_E_NOMEM, "out of memory");
         }
     }

@@ -2,9 +2,9 @@
 /* Which layouts of so many accelerators are worth trials: all aggregated ones and all pairs of prefill and decode pools are
  * guessed by rate matching (what one engine of a kind and size can carry, from mean values of the load), the best are
  * simulated. Each kind and size is composed once, whatever the number of pairs. */
+#include "splits.h"
 #include "study_private.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,20 +12,6 @@
 #include "apmw/text.h"
 
 enum { MAX_ENGINES = 96, MAX_SIZE = 64 };
-
-/* One engine of a pool: agents that it can carry, at the first tier asked for. */
-typedef struct one_engine {
-    apmw_layout_choice choice;
-    int draft;
-    double agents;
-} one_engine;
-
-typedef struct option {
-    apmw_layout_choice choice[APMW_POOLS]; /* [0] alone where it is aggregated */
-    bool apart;
-    int draft;
-    double agents;
-} option;
 
 typedef struct search {
     apmw_study *study;
@@ -36,45 +22,10 @@ typedef struct search {
     const char *engine;
     size_t platform;
     double context;
-    one_engine pool[APMW_POOLS][MAX_ENGINES];
+    split_engine pool[APMW_POOLS][MAX_ENGINES];
     size_t n_pool[APMW_POOLS];
-    option *best; /* descending; config->search_keep */
-    size_t n_best;
-    long considered;
+    split_list list;
 } search;
-
-static bool same_layouts(const option *a, const option *b)
-{
-    return a->apart == b->apart && strcmp(a->choice[0].name, b->choice[0].name) == 0 &&
-           (!a->apart || strcmp(a->choice[1].name, b->choice[1].name) == 0);
-}
-
-/* Keeps the best draft length of a layout, and the best layouts. */
-static void offer(search *s, const option *o)
-{
-    s->considered++;
-    for (size_t i = 0; i < s->n_best; i++) {
-        if (same_layouts(&s->best[i], o)) {
-            if (o->agents <= s->best[i].agents) {
-                return;
-            }
-            memmove(&s->best[i], &s->best[i + 1], (s->n_best - i - 1) * sizeof *s->best);
-            s->n_best--;
-            break;
-        }
-    }
-    size_t at = s->n_best;
-    while (at > 0 && s->best[at - 1].agents < o->agents) {
-        at--;
-    }
-    if (at == s->config->search_keep) {
-        return;
-    }
-    const size_t kept = s->n_best < s->config->search_keep ? s->n_best : s->config->search_keep - 1;
-    memmove(&s->best[at + 1], &s->best[at], (kept - at) * sizeof *s->best);
-    s->best[at] = *o;
-    s->n_best = kept + 1;
-}
 
 /* Layouts of one engine of `size`; false where the model cannot be split so. */
 static bool named(const search *s, int kind, int size, int replicas, apmw_layout_choice *out)
@@ -107,9 +58,12 @@ static apmw_status measure(search *s, int pool, const apmw_layout_choice *choice
     if (status != APMW_OK) {
         return apmw_error_set(err, status, "%s", reason.message);
     }
-    const double agents = apmw_study_estimate_part(s->config, &deployment, PARTS[pool], &s->config->tiers[0]);
     if (s->n_pool[pool] < MAX_ENGINES) {
-        s->pool[pool][s->n_pool[pool]++] = (one_engine){*choice, draft, agents};
+        split_engine *one = &s->pool[pool][s->n_pool[pool]++];
+        *one = (split_engine){.choice = *choice, .draft = draft};
+        for (size_t t = 0; t < s->config->n_tiers; t++) {
+            one->agents[t] = apmw_study_estimate_part(s->config, &deployment, PARTS[pool], &s->config->tiers[t]);
+        }
     }
     apmw_deployment_free(&deployment);
     return APMW_OK;
@@ -126,9 +80,11 @@ static apmw_status try_whole(search *s, const apmw_layout_choice *choice, int dr
     if (status != APMW_OK) {
         return status == APMW_E_SCENARIO ? APMW_OK : apmw_error_set(err, status, "%s", reason.message);
     }
-    const option o = {.choice = {*choice}, .draft = draft,
-                      .agents = apmw_study_estimate_part(s->config, &deployment, STUDY_WHOLE, &s->config->tiers[0])};
-    offer(s, &o);
+    split o = {.choice = {*choice}, .draft = draft};
+    for (size_t t = 0; t < s->config->n_tiers; t++) {
+        o.agents[t] = apmw_study_estimate_part(s->config, &deployment, STUDY_WHOLE, &s->config->tiers[t]);
+    }
+    apmw_split_offer(&s->list, &o);
     apmw_deployment_free(&deployment);
     return APMW_OK;
 }
@@ -158,57 +114,44 @@ static apmw_status measure_all(search *s, int accelerators, int domain, const in
     return status;
 }
 
-/* Every split of the accelerators between engines of two kinds. */
-static void pair_pools(search *s, int accelerators)
+static apmw_status add_one(search *s, const split *o, apmw_error *err)
 {
-    for (size_t i = 0; i < s->n_pool[APMW_POOL_PREFILL]; i++) {
-        const one_engine *a = &s->pool[APMW_POOL_PREFILL][i];
-        for (size_t j = 0; j < s->n_pool[APMW_POOL_DECODE]; j++) {
-            const one_engine *b = &s->pool[APMW_POOL_DECODE][j];
-            for (int n = 1; n * a->choice.size < accelerators; n++) {
-                const int rest = accelerators - n * a->choice.size;
-                if (rest % b->choice.size != 0) {
-                    continue;
-                }
-                option o = {.choice = {a->choice, b->choice}, .apart = true, .draft = b->draft};
-                o.choice[0].replicas = n;
-                o.choice[1].replicas = rest / b->choice.size;
-                o.agents = fmin(n * a->agents, o.choice[1].replicas * b->agents);
-                for (int k = 0; k < APMW_POOLS; k++) {
-                    apmw_layout_rename(&o.choice[k]);
-                }
-                offer(s, &o);
-            }
-        }
+    apmw_deployment deployment;
+    apmw_error reason = {0};
+    apmw_scenario scenario = s->scenario;
+    scenario.draft_tokens = o->draft;
+    const apmw_status status =
+        o->apart ? apmw_deployment_build_pools(s->catalog, &scenario, s->engine, o->choice, s->context, &deployment, &reason)
+                 : apmw_deployment_build(s->catalog, &scenario, s->engine, &o->choice[0], s->context, &deployment, &reason);
+    if (status == APMW_E_SCENARIO) {
+        apmw_buf_printf(&s->study->refused, "%s\n", reason.message);
+        return APMW_OK;
     }
+    if (status != APMW_OK) {
+        return apmw_error_set(err, status, "%s", reason.message);
+    }
+    apmw_buf_printf(&s->study->searched, " %s draft %d (", deployment.name, o->draft);
+    for (size_t t = 0; t < s->config->n_tiers; t++) {
+        apmw_buf_printf(&s->study->searched, "%s%.0f", t > 0 ? ", " : "", o->agents[t]);
+    }
+    apmw_buf_puts(&s->study->searched, ")");
+    return apmw_study_add(s->study, &deployment, s->platform, err);
 }
 
 static apmw_status add_best(search *s, apmw_error *err)
 {
-    apmw_buf_printf(&s->study->searched, "%s: %ld splits guessed, these simulated:", s->engine, s->considered);
-    apmw_status status = APMW_OK;
-    for (size_t i = 0; i < s->n_best && status == APMW_OK; i++) {
-        const option *o = &s->best[i];
-        apmw_deployment deployment;
-        apmw_error reason = {0};
-        apmw_scenario scenario = s->scenario;
-        scenario.draft_tokens = o->draft;
-        status = o->apart ? apmw_deployment_build_pools(s->catalog, &scenario, s->engine, o->choice, s->context, &deployment,
-                                                        &reason)
-                          : apmw_deployment_build(s->catalog, &scenario, s->engine, &o->choice[0], s->context, &deployment,
-                                                  &reason);
-        if (status == APMW_E_SCENARIO) {
-            apmw_buf_printf(&s->study->refused, "%s\n", reason.message);
-            status = APMW_OK;
-            continue;
-        }
-        if (status != APMW_OK) {
-            return apmw_error_set(err, status, "%s", reason.message);
-        }
-        apmw_buf_printf(&s->study->searched, " %s (%.0f)", deployment.name, o->agents);
-        status = apmw_study_add(s->study, &deployment, s->platform, err);
+    split *chosen = calloc(s->list.n_tiers * s->list.keep + 1, sizeof *chosen);
+    if (chosen == NULL) {
+        return apmw_error_set(err, APMW_E_NOMEM, "out of memory");
     }
-    apmw_buf_printf(&s->study->searched, "\n");
+    const size_t n = apmw_split_join(&s->list, chosen);
+    apmw_buf_printf(&s->study->searched, "%s: %ld splits guessed, these simulated:", s->engine, s->list.considered);
+    apmw_status status = APMW_OK;
+    for (size_t i = 0; i < n && status == APMW_OK; i++) {
+        status = add_one(s, &chosen[i], err);
+    }
+    apmw_buf_puts(&s->study->searched, "\n");
+    free(chosen);
     return status;
 }
 
@@ -219,11 +162,15 @@ apmw_status apmw_study_search_layouts(apmw_study *study, apmw_catalog *catalog, 
     const apmw_node_spec *node = NULL;
     const apmw_accelerator_spec *accelerator = NULL;
     search *s = calloc(1, sizeof *s);
-    option *best = calloc(config->search_keep + 1, sizeof *best);
-    apmw_status status = s == NULL || best == NULL ? apmw_error_set(err, APMW_E_NOMEM, "out of memory") : APMW_OK;
+    apmw_status status = s == NULL ? apmw_error_set(err, APMW_E_NOMEM, "out of memory") : APMW_OK;
     if (status == APMW_OK) {
         *s = (search){.study = study, .catalog = catalog, .config = config, .scenario = *scenario, .engine = engine,
-                      .platform = platform, .context = context, .best = best};
+                      .platform = platform, .context = context};
+        if (!apmw_split_list_init(&s->list, config->n_tiers, config->search_keep)) {
+            status = apmw_error_set(err, APMW_E_NOMEM, "out of memory");
+        }
+    }
+    if (status == APMW_OK) {
         status = apmw_catalog_llm(catalog, scenario->model, &s->llm, err);
     }
     if (status == APMW_OK) {
@@ -237,11 +184,14 @@ apmw_status apmw_study_search_layouts(apmw_study *study, apmw_catalog *catalog, 
         const int n = scenario->accelerators > 0 ? scenario->accelerators : whole;
         status = measure_all(s, n, accelerator->scaleup_domain, drafts, n_drafts, err);
         if (status == APMW_OK) {
-            pair_pools(s, n);
+            apmw_split_pairs(&s->list, s->pool[APMW_POOL_PREFILL], s->n_pool[APMW_POOL_PREFILL], s->pool[APMW_POOL_DECODE],
+                             s->n_pool[APMW_POOL_DECODE], n);
             status = add_best(s, err);
         }
     }
-    free(best);
+    if (s != NULL) {
+        apmw_split_list_free(&s->list);
+    }
     free(s);
     return status;
 }

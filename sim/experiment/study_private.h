@@ -59,6 +59,8 @@ bool apmw_study_stopped(study_stage *s);
 apmw_status apmw_study_first_error(const study_slot *slots, size_t n, apmw_error *err);
 /* Capacities of all candidates that may be the best of their platform, at every tier; less where it was stopped. */
 apmw_status apmw_study_race(study_stage *s, apmw_error *err);
+/* Every candidate's capacity is wanted, not only that of the best of a platform. */
+bool apmw_study_exhaustive(const apmw_study_config *config);
 /* Slope of ln margin over ln population around a known capacity, from all its trials; NaN = they lie too close. */
 double apmw_study_slope(const study_candidate *c, const apmw_tier *tier, size_t t);
 

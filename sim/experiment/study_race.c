@@ -133,7 +133,7 @@ static apmw_status run_rounds(study_stage *s, size_t t, bool whole, apmw_error *
 {
     apmw_study *study = s->study;
     const size_t n = study->n_candidates;
-    const bool all = s->config->all_layouts;
+    const bool all = apmw_study_exhaustive(s->config);
     study_slot *slots = calloc(n + 1, sizeof *slots);
     if (slots == NULL) {
         return apmw_error_set(err, APMW_E_NOMEM, "out of memory");
@@ -177,7 +177,7 @@ static void choose_contenders(apmw_study *study, const apmw_study_config *config
             best = other->platform == c->platform && other->seen[t] && other->guess[t] > best ? other->guess[t] : best;
         }
         const bool near = c->seen[t] && c->guess[t] * SLACK >= best;
-        c->contender[t] = config->all_layouts || c->screen == NULL || near;
+        c->contender[t] = apmw_study_exhaustive(config) || c->screen == NULL || near;
         if (!c->seen[t]) {
             c->guess[t] = c->estimate[t];
         }
@@ -196,7 +196,7 @@ apmw_status apmw_study_race(study_stage *s, apmw_error *err)
             study_candidate *c = &study->candidates[i];
             c->estimate[t] = apmw_study_estimate(s->config, &c->deployment, &s->config->tiers[t]);
         }
-        if (!s->config->all_layouts) {
+        if (!apmw_study_exhaustive(s->config)) {
             status = run_rounds(s, t, false, err);
         }
         if (status == APMW_OK) {

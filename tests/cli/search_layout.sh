@@ -16,7 +16,10 @@ line=$(grep '^vllm: [0-9]* splits guessed' "$dir/1.txt") || { echo "no line on t
 [ "$(echo "$line" | grep -o '(' | wc -l)" -eq 3 ] || { echo "not three simulated: $line"; bad=1; }
 # A pair of pools takes part in four accelerators.
 wide=$(OMP_NUM_THREADS=2 "$apmw" capacity $common --search-layout=40 2>/dev/null)
-echo "$wide" | grep -q ' [a-z0-9]*+[a-z0-9]* (' || { echo "no pair of pools was tried"; bad=1; }
+echo "$wide" | grep -q ' [a-z0-9]*+[a-z0-9]* draft 0 (' || { echo "no pair of pools was tried"; bad=1; }
+# The frontier: fewer agents an accelerator from row to row, and more a megawatt.
+echo "$wide" | awk '/^h200  / {if (rows++ && ($6 >= agents || $8 <= mw)) exit 1; agents = $6; mw = $8}' ||
+    { echo "not a frontier: $wide"; bad=1; }
 won=$(awk '/^h200/ {print $5; exit}' "$dir/1.txt")
 agents() { awk '/^h200/ {print $6; exit}'; }
 best=$(echo "$wide" | agents)

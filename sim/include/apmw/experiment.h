@@ -301,7 +301,8 @@ typedef struct apmw_study_config {
     double resolution;                 /* of the final brackets, relative; 0 = to one agent */
     bool all_layouts;                  /* report every layout, refined */
     /* > 0: of all layouts of the scenario's accelerators, prefill and decode apart or not, so many an engine are simulated:
-     * those that a guess by rate matching puts first at the first tier. The scenario's own layout is then not used. */
+     * those that a guess by rate matching puts first at each tier. Rows are then the frontier of each tier, the best first.
+     * The scenario's own layout is not used. */
     size_t search_keep;
     bool interval;
     /* Called now and then by one thread; may be NULL. true = stop as soon as possible. */
@@ -315,6 +316,7 @@ typedef struct apmw_study_row {
     apmw_capacity capacity;
     double agents_per_accelerator, agents_per_mw, watts_per_accelerator, watts_all_in; /* NaN = none */
     bool best;                         /* of its platform and tier */
+    bool frontier;                     /* where all were searched: no other carries as many an accelerator and a megawatt */
     apmw_interval agents90, mw90;      /* n_parts 0 = not computed */
     char reason[512];                  /* "" or why there is no result */
     char partial[64];                  /* "" or, of a study that was stopped, what the row lacks */

@@ -9,13 +9,19 @@ enum { LAYOUTS = 4 };
 static const char *const NAMES[LAYOUTS] = {"a", "b", "c", "d"};
 static const double PER_SEQ[LAYOUTS] = {2e-3, 1e-3, 1.1e-3, 4e-3};
 
+/* "d" carries least and draws far less, so it is best a megawatt; "c" and "a" are worse than "b" in both. */
+static const double TDP[LAYOUTS] = {1.0, 1.0, 1.0, 0.2};
+
 static int64_t all_windows_blocks; /* of every layout; 0 = as many as without */
+
+static size_t search_keep; /* as of a layout search; 0 = a race */
 
 static apmw_study *run(int threads, bool all_layouts, bool interval, uint64_t seed)
 {
     apmw_deployment deployments[LAYOUTS];
     for (int i = 0; i < LAYOUTS; i++) {
         deployments[i] = case_deployment(NAMES[i], PER_SEQ[i], 1);
+        deployments[i].power.tdp_w *= TDP[i];
         if (all_windows_blocks > 0) {
             deployments[i].kv_blocks_all_windows = all_windows_blocks;
         }
@@ -30,7 +36,7 @@ static apmw_study *run(int threads, bool all_layouts, bool interval, uint64_t se
     const char *const platforms[] = {"case"};
     const apmw_study_config config = {.scenario = &scenario, .platforms = platforms, .n_platforms = 1, .trace = &trace,
                                       .rules = &rules, .tiers = tiers, .n_tiers = 3, .resolution = 0.0,
-                                      .all_layouts = all_layouts, .interval = interval};
+                                      .all_layouts = all_layouts, .search_keep = search_keep, .interval = interval};
     apmw_study *study = NULL;
     apmw_error err = {0};
     omp_set_num_threads(threads);
@@ -102,6 +108,51 @@ static void best_of_all(void **state)
         assert_true(isnan(best[2].watts_per_accelerator));
         assert_true(best[0].capacity.agents > best[1].capacity.agents);
         apmw_study_free(race);
+        apmw_study_free(all);
+    }
+}
+
+/* Of a layout search the rows are those of all that no other dominates, the best first. */
+static void search_prints_the_frontier(void **state)
+{
+    (void)state;
+    for_each_seed(seed, 3) {
+        search_keep = LAYOUTS;
+        apmw_study *search = run(2, false, false, seed);
+        search_keep = 0;
+        apmw_study *all = run(2, true, false, seed);
+        size_t n_kept, n_all, kept = 0;
+        const apmw_study_row *front = apmw_study_rows(search, &n_kept), *rows = apmw_study_rows(all, &n_all);
+        for (int tier = 1; tier <= 2; tier++) {
+            const apmw_study_row *before = NULL;
+            for (size_t i = 0; i < n_all; i++) {
+                bool dominated = false;
+                for (size_t k = 0; k < n_all; k++) {
+                    const apmw_study_row *a = &rows[k], *b = &rows[i];
+                    const bool as_good = a->capacity.agents >= b->capacity.agents && a->agents_per_mw >= b->agents_per_mw;
+                    const bool differs = a->capacity.agents > b->capacity.agents || a->agents_per_mw > b->agents_per_mw;
+                    dominated = dominated || (a->tier == tier && as_good && differs);
+                }
+                if (rows[i].tier == tier) {
+                    assert_int_equal(rows[i].frontier, !dominated);
+                    kept += !dominated;
+                }
+            }
+            for (size_t i = 0; i < n_kept; i++) {
+                if (front[i].tier != tier) {
+                    continue;
+                }
+                assert_true(front[i].frontier);
+                assert_int_equal(front[i].best, before == NULL);
+                assert_true(before == NULL || (before->capacity.agents > front[i].capacity.agents &&
+                                               before->agents_per_mw < front[i].agents_per_mw));
+                before = &front[i];
+            }
+        }
+        assert_string_equal(front[0].deployment->choice.name, "b");
+        assert_string_equal(front[1].deployment->choice.name, "d");
+        assert_int_equal(n_kept, kept + 1); /* and one row of the tier that nothing passes */
+        apmw_study_free(search);
         apmw_study_free(all);
     }
 }
@@ -200,7 +251,7 @@ static void intervals_agree_with_searches(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(threads_change_nothing), cmocka_unit_test(best_of_all),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(threads_change_nothing), cmocka_unit_test(best_of_all), cmocka_unit_test(search_prints_the_frontier),
                                        cmocka_unit_test(intervals_contain_the_point),
                                        cmocka_unit_test(windows_widen_downwards),
                                        cmocka_unit_test(intervals_agree_with_searches)};
