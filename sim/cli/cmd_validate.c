@@ -126,7 +126,8 @@ static bool progress(void *self, size_t done, size_t total)
 static apmw_table *group_table(const apmw_validation *v, const options *o, apmw_error *err)
 {
     static const char *const columns[] = {"half", "platform", "model", "engine", "mode", "speculative", "excluded", "metric", "n",
-                                          "median_signed_percent", "median_abs_percent", "mean_abs_percent", "p90_abs_percent"};
+                                          "median_signed_percent", "median_abs_percent", "mean_abs_percent", "p90_abs_percent",
+                                          "within_90_percent"};
     static const apmw_half halves[] = {APMW_HALF_FIT, APMW_HALF_JUDGE};
     apmw_table *table = apmw_table_create(sizeof columns / sizeof columns[0], columns);
     for (size_t h = 0; table != NULL && h < 2; h++) {
@@ -153,6 +154,7 @@ static apmw_table *group_table(const apmw_validation *v, const options *o, apmw_
             apmw_table_number(table, 100.0 * g->median_abs, 3);
             apmw_table_number(table, 100.0 * g->mean_abs, 3);
             apmw_table_number(table, 100.0 * g->p90_abs, 3);
+            apmw_table_number(table, 100.0 * g->within90, 3);
         }
         free(groups);
     }
@@ -162,7 +164,8 @@ static apmw_table *group_table(const apmw_validation *v, const options *o, apmw_
 static apmw_table *row_table(const apmw_validation *v)
 {
     static const char *const columns[] = {"id", "platform", "model", "engine", "mode", "half", "concurrency", "isl", "osl",
-                                          "ttft_ms", "predicted_ttft_ms", "ttft_error", "tpot_ms", "predicted_tpot_ms", "tpot_error", "reason"};
+                                          "ttft_ms", "predicted_ttft_ms", "ttft_error", "tpot_ms", "predicted_tpot_ms", "tpot_error",
+                                          "ttft_within_90", "tpot_within_90", "reason"};
     apmw_table *table = apmw_table_create(sizeof columns / sizeof columns[0], columns);
     for (size_t i = 0; table != NULL && i < v->points->n; i++) {
         const apmw_point *p = &v->points->items[i];
@@ -184,6 +187,8 @@ static apmw_table *row_table(const apmw_validation *v)
         apmw_table_number(table, p->tpot_ms, 4);
         apmw_table_number(table, q->supported ? q->tpot_ms : (double)NAN, 4);
         apmw_table_number(table, apmw_validation_error(v, i, APMW_METRIC_TPOT), 3);
+        apmw_table_number(table, apmw_validation_within90(v, i, APMW_METRIC_TTFT), 1);
+        apmw_table_number(table, apmw_validation_within90(v, i, APMW_METRIC_TPOT), 1);
         apmw_table_text(table, q->supported ? NULL : q->reason);
     }
     return table;

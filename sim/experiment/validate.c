@@ -25,7 +25,8 @@ apmw_status apmw_validate_run(apmw_catalog *catalog, const apmw_points *points, 
         bool half = options->half == APMW_HALF_ALL || points->items[i].judge == (options->half == APMW_HALF_JUDGE);
         out->selected[i] = half && (!keep || keep[i]);
         out->n_selected += out->selected[i];
-        out->predictions[i] = (apmw_prediction){.ttft_ms = nan_value, .tpot_ms = nan_value, .power_w = nan_value};
+        out->predictions[i] = (apmw_prediction){.ttft_ms = nan_value, .tpot_ms = nan_value, .power_w = nan_value,
+                                                .ttft_ln_sd = nan_value, .tpot_ln_sd = nan_value};
     }
     apmw_status status = apmw_predictor_create(catalog, points, out->selected, &predictor, err);
     if (status != APMW_OK) {
@@ -94,6 +95,15 @@ double apmw_validation_error(const apmw_validation *validation, size_t i, apmw_m
     return predicted / measured - 1;
 }
 
+double apmw_validation_within90(const apmw_validation *validation, size_t i, apmw_metric metric)
+{
+    static const double z90 = 1.645; /* of a normal distribution, both sides */
+    const apmw_prediction *p = &validation->predictions[i];
+    const double error = apmw_validation_error(validation, i, metric);
+    const double sd = metric == APMW_METRIC_TTFT ? p->ttft_ln_sd : metric == APMW_METRIC_TPOT ? p->tpot_ln_sd : nan_value;
+    return isnan(error) || isnan(sd) ? nan_value : fabs(log1p(error)) <= z90 * sd;
+}
+
 const char *apmw_metric_name(apmw_metric metric)
 {
     static const char *const names[] = {"ttft_ms", "tpot_ms", "power_w_per_gpu"};
@@ -136,6 +146,7 @@ static int by_label(const void *a, const void *b)
 static void fill(const apmw_validation *v, apmw_half half, int by, apmw_metric metric, double *errors,
                  apmw_validation_group *g)
 {
+    double within = 0, n_sure = 0;
     g->metric = metric;
     g->half = half == APMW_HALF_ALL ? "all" : half == APMW_HALF_FIT ? "fit" : "judge";
     for (size_t i = 0; i < v->points->n; i++) {
@@ -145,9 +156,14 @@ static void fill(const apmw_validation *v, apmw_half half, int by, apmw_metric m
         if (isnan(error) || (half != APMW_HALF_ALL && p->judge != (half == APMW_HALF_JUDGE)))
             continue;
         label(p, by, &own);
-        if (compare_labels(&own, g) == 0)
-            errors[g->n++] = error;
+        if (compare_labels(&own, g) != 0)
+            continue;
+        const double inside = apmw_validation_within90(v, i, metric);
+        within += isnan(inside) ? 0 : inside;
+        n_sure += !isnan(inside);
+        errors[g->n++] = error;
     }
+    g->within90 = n_sure > 0 ? within / n_sure : nan_value;
     if (g->n == 0)
         return;
     g->median_signed = apmw_quantile(errors, g->n, 0.5);
@@ -240,6 +256,8 @@ static void write_row(const apmw_validation *v, size_t i, apmw_json_writer *w)
     if (p->supported) {
         apmw_json_double(w, "error_ttft", apmw_validation_error(v, i, APMW_METRIC_TTFT));
         apmw_json_double(w, "error_tpot", apmw_validation_error(v, i, APMW_METRIC_TPOT));
+        apmw_json_double(w, "ln_sd_ttft", p->ttft_ln_sd);
+        apmw_json_double(w, "ln_sd_tpot", p->tpot_ln_sd);
         apmw_json_double(w, "kv_pool_tokens", p->kv_tokens);
         apmw_json_double(w, "kv_peak_share", p->kv_peak_share);
         apmw_json_double(w, "outside_domain_share", p->outside_share);
@@ -268,6 +286,7 @@ static void write_group(const apmw_validation_group *g, apmw_json_writer *w)
     apmw_json_double(w, "mean_abs_error", g->mean_abs);
     apmw_json_double(w, "p90_abs_error", g->p90_abs);
     apmw_json_double(w, "median_signed_error", g->median_signed);
+    apmw_json_double(w, "within_90", g->within90);
     apmw_json_end_object(w);
 }
 

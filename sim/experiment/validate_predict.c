@@ -362,7 +362,8 @@ apmw_status apmw_predict(const apmw_predictor *p, size_t i, const apmw_predict_o
     static const apmw_overhead none = {.prefill_scale = 1};
     const apmw_point *point = &p->points->items[i];
     double nan = (double)NAN;
-    *out = (apmw_prediction){.ttft_ms = nan, .tpot_ms = nan, .power_w = nan, .role_power_w = {nan, nan}};
+    *out = (apmw_prediction){.ttft_ms = nan, .tpot_ms = nan, .ttft_ln_sd = nan, .tpot_ln_sd = nan, .power_w = nan,
+                             .role_power_w = {nan, nan}};
     if (!p->ready[i]) {
         apmw_copy(out->reason, sizeof out->reason, "not selected");
         return APMW_OK;
@@ -392,6 +393,10 @@ apmw_status apmw_predict(const apmw_predictor *p, size_t i, const apmw_predict_o
                                         : options->no_fit    ? &none
                                                              : &d->overhead;
         status = make_engine(p, role, roles[r], overhead, acceptance, &costs, &run, err);
+        if (r == 0 && !options->no_fit)
+            out->ttft_ln_sd = overhead->ln_sd_ttft;
+        if (r == n_roles - 1 && !options->no_fit)
+            out->tpot_ln_sd = overhead->ln_sd_time;
         out->n_borrowed += d->n_borrowed;
         out->kv_tokens = role->kv_tokens;
         apmw_copy(out->basis, sizeof out->basis, options->no_fit ? "no fit" : overhead->basis);

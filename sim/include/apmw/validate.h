@@ -24,6 +24,7 @@ typedef struct apmw_prediction {
     bool supported;
     char reason[320];          /* why not, or "" */
     double ttft_ms, tpot_ms;   /* the statistic that the row names */
+    double ttft_ln_sd, tpot_ln_sd; /* what the fit says that ln of them is off by; NaN = it does not */
     double power_w;            /* of one accelerator, mean over the run; NaN without power parameters */
     double role_power_w[2];    /* disaggregated: prefill, decode */
     apmw_use use[2];           /* aggregated: [0]; disaggregated: prefill, decode */
@@ -106,6 +107,8 @@ apmw_status apmw_validate_run(apmw_catalog *catalog, const apmw_points *points, 
 void apmw_validation_free(apmw_validation *validation);
 /* predicted / measured - 1, NaN when one of them is missing. */
 double apmw_validation_error(const apmw_validation *validation, size_t i, apmw_metric metric);
+/* 1 = the measured value lies in the prediction's own 90 % interval, 0 = outside, NaN = either is missing. */
+double apmw_validation_within90(const apmw_validation *validation, size_t i, apmw_metric metric);
 
 typedef struct apmw_validation_group {
     char platform[24], model[32], engine[16]; /* "" = all */
@@ -115,6 +118,7 @@ typedef struct apmw_validation_group {
     apmw_metric metric;
     size_t n;
     double median_abs, mean_abs, p90_abs, median_signed;
+    double within90;                          /* share of rows inside their own 90 % intervals; NaN = none has one */
 } apmw_validation_group;
 /* Errors of the rows of one half (ALL = every selected row) by (platform, model, engine, mode, speculative, metric), and
  * with `totals` also over all, by platform, by engine and by model. Excluded rows form groups of their own. The caller

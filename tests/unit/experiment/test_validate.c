@@ -137,9 +137,16 @@ static void groups_by_hand(void **state)
     apmw_prediction predictions[5];
     bool selected[5] = {true, true, true, true, true};
     for (int i = 0; i < 5; i++)
-        predictions[i] = (apmw_prediction){.supported = i != 3, .tpot_ms = tpot[i], .ttft_ms = 100, .power_w = (double)NAN};
+        predictions[i] = (apmw_prediction){.supported = i != 3, .tpot_ms = tpot[i], .ttft_ms = 100, .power_w = (double)NAN,
+                                             .tpot_ln_sd = 0.15, .ttft_ln_sd = (double)NAN};
     const apmw_validation v = {.points = &points, .predictions = predictions, .selected = selected};
     near(apmw_validation_error(&v, 1, APMW_METRIC_TPOT), -0.2, 1e-12);
+    /* 1.645 x 0.15 = 0.247: ln 1.1 = 0.095 and ln 0.8 = -0.223 lie inside, ln 1.4 = 0.336 does not. */
+    assert_true(apmw_validation_within90(&v, 0, APMW_METRIC_TPOT) > 0.5);
+    assert_true(apmw_validation_within90(&v, 1, APMW_METRIC_TPOT) > 0.5);
+    assert_true(apmw_validation_within90(&v, 2, APMW_METRIC_TPOT) < 0.5);
+    assert_true(isnan(apmw_validation_within90(&v, 3, APMW_METRIC_TPOT)));
+    assert_true(isnan(apmw_validation_within90(&v, 0, APMW_METRIC_TTFT)));
     assert_true(isnan(apmw_validation_error(&v, 3, APMW_METRIC_TPOT)));
     assert_true(isnan(apmw_validation_error(&v, 0, APMW_METRIC_POWER)));
     apmw_validation_group *groups;
@@ -148,8 +155,11 @@ static void groups_by_hand(void **state)
     assert_int_equal(apmw_validation_groups(&v, APMW_HALF_ALL, false, &groups, &n, &err), APMW_OK);
     assert_int_equal(n, 4); /* two groups, two metrics */
     for (size_t i = 0; i < n; i++) {
+        if (groups[i].metric == APMW_METRIC_TTFT)
+            assert_true(isnan(groups[i].within90));
         if (groups[i].metric != APMW_METRIC_TPOT || groups[i].excluded)
             continue;
+        near(groups[i].within90, 2.0 / 3, 1e-12);
         assert_int_equal(groups[i].n, 3);
         near(groups[i].median_signed, 0.1, 1e-9);
         near(groups[i].median_abs, 0.2, 1e-9);
