@@ -32,6 +32,7 @@ typedef struct reader {
     apmw_json_cur evidence, models, prompts, roofline;
     const char *engine;
     double bandwidth_share, flop_share, host_s_per_seq;
+    double graph_tokens, padded_rows, padded_bandwidth_share;
     apmw_buf *notes;
     char noted[4096];
 } reader;
@@ -87,6 +88,15 @@ typedef struct step {
     double kernel_s, time_s, flops, bytes;
 } step;
 
+/* Passes over expert inputs that are padded to whole blocks (rules: padded_experts), in bytes of one accelerator and step.
+ * A row of hidden h and expert width i passes memory as: gate and up product, bf16, written and read, 8 i; their activation,
+ * bf16, written and read, 4 i; the same quantised, 2 i; the quantised input h and the bf16 output 2 h. */
+static double padded_bytes(const reader *r, const apmw_llm_spec *llm, const apmw_layout *layout)
+{
+    double row = 14.0 * llm->expert_dim / layout->moe_tp + 3.0 * llm->hidden;
+    return llm->moe_layers * ((double)llm->experts / layout->moe_ep) * r->padded_rows * row;
+}
+
 /* Attention is taken as tensor-parallel over all accelerators of a replica: the benchmark does not say. */
 static apmw_status compose_step(reader *r, const cell_values *cell, const char *llm, double prompt, step *out,
                                 apmw_error *err)
@@ -103,12 +113,21 @@ static apmw_status compose_step(reader *r, const cell_values *cell, const char *
     apmw_copy(spec.kv_dtype, sizeof spec.kv_dtype, "bf16");
     apmw_overhead overhead;
     apmw_step_cost *cost = NULL;
-    apmw_status status = apmw_overhead_lookup(r->catalog, &spec, &overhead, err);
+    const apmw_accelerator_spec *accelerator = NULL;
+    const apmw_llm_spec *model = NULL;
+    double batch = cell->batch / (double)cell->dp; /* dp here is replicas: independent engines */
+    apmw_status status = apmw_catalog_accelerator(r->catalog, cell->platform, &accelerator, err);
+    if (status == APMW_OK)
+        status = apmw_catalog_llm(r->catalog, llm, &model, err);
+    if (status == APMW_OK)
+        status = apmw_overhead_lookup(r->catalog, &spec, &overhead, err);
+    /* The floor of prompt steps is the host's, which launches kernel after kernel; a captured graph has none. */
+    if (status == APMW_OK && batch + prompt * fmax(round(batch / cell->out_len), 1) <= r->graph_tokens)
+        overhead.prefill_floor_layer_s = 0;
     if (status == APMW_OK)
         status = apmw_compose(r->catalog, &spec, &overhead, &cost, NULL, err);
     if (status != APMW_OK)
         return status;
-    double batch = cell->batch / (double)cell->dp; /* dp here is replicas: independent engines */
     double context = prompt + cell->out_len / 2;
     /* Prompts a step. Where they are fewer than one, a step either takes a whole prompt or none: what a prompt costs at least is
      * not paid in every step. */
@@ -131,10 +150,12 @@ static apmw_status compose_step(reader *r, const cell_values *cell, const char *
     load.total_tokens = load.rank_tokens;
     apmw_step_cost_eval(cost, &load, &mixed);
     apmw_step_cost_free(cost);
-    *out = (step){.kernel_s = (1 - share) * decode.kernel_s + share * mixed.kernel_s,
-                  .time_s = (1 - share) * decode.time_s + share * mixed.time_s + r->host_s_per_seq * batch,
+    double padded = strcmp(spec.precision, "fp8") == 0 ? padded_bytes(r, model, &spec.layout) : 0;
+    double padded_s = padded > 0 ? padded / (r->padded_bandwidth_share * accelerator->hbm_bytes_per_s) : 0;
+    *out = (step){.kernel_s = (1 - share) * decode.kernel_s + share * mixed.kernel_s + padded_s,
+                  .time_s = (1 - share) * decode.time_s + share * mixed.time_s + padded_s + r->host_s_per_seq * batch,
                   .flops = (1 - share) * decode.flops + share * mixed.flops,
-                  .bytes = (1 - share) * decode.bytes + share * mixed.bytes};
+                  .bytes = (1 - share) * decode.bytes + share * mixed.bytes + padded};
     return APMW_OK;
 }
 
@@ -255,6 +276,7 @@ static apmw_status make_row(reader *r, const cell_values *cell, apmw_power_row *
 
 static apmw_status open_rules(reader *r, apmw_error *err)
 {
+    apmw_json_cur padded;
     apmw_status status = apmw_json_child(r->root, "evidence", &r->evidence, err);
     if (status == APMW_OK)
         status = apmw_json_child(r->root, "models", &r->models, err);
@@ -270,6 +292,15 @@ static apmw_status open_rules(reader *r, apmw_error *err)
         status = apmw_json_get_double(&r->roofline, "flop_share", 0.01, 1, &r->flop_share, err);
     if (status == APMW_OK)
         status = apmw_json_opt_double(&r->evidence, "host_s_per_seq", 0, 1, &r->host_s_per_seq, err);
+    if (status == APMW_OK)
+        status = apmw_json_opt_double(&r->evidence, "graph_tokens", 0, 1e6, &r->graph_tokens, err);
+    if (status == APMW_OK && apmw_json_has(&r->evidence, "padded_experts")) {
+        status = apmw_json_child(&r->evidence, "padded_experts", &padded, err);
+        if (status == APMW_OK)
+            status = apmw_json_get_double(&padded, "rows", 0, 1e4, &r->padded_rows, err);
+        if (status == APMW_OK)
+            status = apmw_json_get_double(&padded, "bandwidth_share", 0.01, 1, &r->padded_bandwidth_share, err);
+    }
     return status;
 }
 
