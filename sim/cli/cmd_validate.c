@@ -11,6 +11,7 @@
 #include "cli.h"
 #include "cli_agentic.h"
 #include "cli_power.h"
+#include "cli_runs.h"
 #include "cli_steps.h"
 
 typedef struct options {
@@ -85,10 +86,12 @@ static const struct argp parser = {
     .doc = "Predicts every measured serving point of a CSV by simulating its server under its own load driver, and prints the "
            "errors by platform, model and engine, the half that fits saw apart from the half that judges. A table of "
            "measured power (columns avg_power_W_total, ...) is predicted with the measured and with the simulated step "
-           "rate. A table of single passes (columns rank_seqs, total_seqs, ...) is predicted pass by pass. "
+           "rate. A table of single passes (columns rank_seqs, total_seqs, ...) is predicted pass by pass, one of runs (columns "
+           "accept_length, accept_from, ...) request by request as the file requests.csv beside it lists them. "
            "With --agentic, every run of a folder of measured agents is simulated from its scenario.\v"
            "Examples: apmw validate hwmodels/evidence/serving/points.csv.zst --half judge\n"
-           "apmw validate --agentic hwmodels/evidence/agentic",
+           "apmw validate --agentic hwmodels/evidence/agentic\n"
+           "apmw validate hwmodels/evidence/serving/mi355x_glm52/runs.csv",
 };
 
 /* Is it among values with "+" between them? */
@@ -292,6 +295,7 @@ static int run(apmw_cli *cli, int argc, char **argv)
     apmw_status status = apmw_csv_load(o.path, &csv, &err);
     bool power = status == APMW_OK && apmw_csv_col(csv, "avg_power_W_total") >= 0;
     bool steps = status == APMW_OK && apmw_csv_col(csv, "rank_seqs") >= 0;
+    bool runs = status == APMW_OK && apmw_csv_col(csv, "accept_from") >= 0;
     apmw_csv_free(csv);
     if (status == APMW_OK)
         status = apmw_cli_input(cli, o.path, &err);
@@ -301,6 +305,7 @@ static int run(apmw_cli *cli, int argc, char **argv)
         return apmw_cli_fail(cli, &err);
     code = power   ? validate_power(cli, &o, catalog)
            : steps ? apmw_cli_validate_steps(cli, catalog, o.path, o.no_fit, o.rows)
+           : runs  ? apmw_cli_validate_runs(cli, catalog, o.path, o.rows)
                    : validate_points(cli, &o, catalog);
     apmw_catalog_free(catalog);
     return code;

@@ -97,6 +97,19 @@ typedef struct apmw_fixed_loop {
 } apmw_fixed_loop;
 apmw_status apmw_workload_fixed_loop(const apmw_fixed_loop *config, apmw_workload *out, apmw_error *err);
 
+/* Requests as a log lists them, in a closed loop: `slots` in flight, the next goes out the moment one ends. Each finds the
+ * first n_cached tokens of its prompt on every rank, and no more: prompts are branches of one root, which silent requests put
+ * there before the first of the list goes out. */
+typedef struct apmw_listed_request {
+    int64_t n_prompt, n_out, n_cached; /* n_cached in whole blocks of KV, or the rest of the last one is not found */
+} apmw_listed_request;
+typedef struct apmw_listed {
+    const apmw_listed_request *requests; /* borrowed */
+    size_t n_requests;
+    int64_t slots;
+} apmw_listed;
+apmw_status apmw_workload_listed(const apmw_listed *config, apmw_workload *out, apmw_error *err);
+
 /* A trajectory from one of its turns on. */
 typedef struct apmw_start {
     int32_t trajectory, turn;
