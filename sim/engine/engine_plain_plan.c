@@ -380,10 +380,10 @@ static bool sglang_delays(apmw_engine *engine)
     return apmw_engine_delays_prefill(engine, &p->delay, n, decoding > 0);
 }
 
-static void plan_sglang(apmw_engine *engine, int rank, bool only_decodes)
+static void plan_sglang(apmw_engine *engine, int rank, bool delays)
 {
     plain *p = engine->state;
-    if (only_decodes) {
+    if (delays && !prompt_open(engine, rank)) {
         fetch_waiting(engine, rank);
         decode_step(engine, rank);
         return;
@@ -401,7 +401,7 @@ static void plan_sglang(apmw_engine *engine, int rank, bool only_decodes)
     fetch_waiting(engine, rank);
     const int64_t least = chunk < limit ? chunk : limit;
     const bool blocked = head_fetches(engine, rank) > 0;
-    const bool all_in = start_loaded(engine, rank, least - piece_tokens(engine, rank)) && !blocked;
+    const bool all_in = !delays && start_loaded(engine, rank, least - piece_tokens(engine, rank)) && !blocked;
     while (all_in && !p->ranks[rank].preempted && !prompt_open(engine, rank) &&
            waiting->n > 0 && count(engine, rank, false) < engine->seq_limit) {
         int64_t blocks;

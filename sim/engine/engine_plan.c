@@ -221,9 +221,10 @@ static void admit_beside_decodes(apmw_engine *engine, apmw_rank *rank)
  * tokens of the batch (its last prompt is cut there); max_prefill_tokens bounds them too, but the first
  * prompt always goes. The server estimates memory by a ratio of the output caps; here a prompt is admitted
  * when it and the blocks of one decode step fit. */
-static void plan_sglang(apmw_engine *engine, apmw_rank *rank, bool only_decodes)
+/* A prompt that has begun goes on while others are held back (add_chunked_req does not ask the delayer). */
+static void plan_sglang(apmw_engine *engine, apmw_rank *rank, bool delays)
 {
-    if (only_decodes) {
+    if (delays && rank->partial == NULL) {
         start_fetches(engine, rank);
         plan_decodes(engine, rank);
         return;
@@ -251,7 +252,7 @@ static void plan_sglang(apmw_engine *engine, apmw_rank *rank, bool only_decodes)
     const bool blocked = start_fetches(engine, rank);
     int64_t room = chunk_left < prefill_left ? chunk_left : prefill_left;
     const int64_t room_before = room;
-    const bool all_in = continue_loaded(engine, rank, &room, false);
+    const bool all_in = !delays && continue_loaded(engine, rank, &room, false);
     chunk_left -= room_before - room;
     prefill_left -= room_before - room;
     while (all_in && !blocked && !rank->preempted && !rank->partial && rank->waiting.head &&
