@@ -43,6 +43,8 @@ static apmw_status validate(const apmw_engine_config *c, apmw_error *err)
         return refuse(err, "acceptance_length must lie in 1..1 + draft_tokens");
     if (!(c->acceptance_variance >= 0.0) || !isfinite(c->acceptance_variance))
         return refuse(err, "acceptance_variance must be finite and not negative");
+    if (!(c->acceptance_spread >= 0.0) || !isfinite(c->acceptance_spread))
+        return refuse(err, "acceptance_spread must be finite and not negative");
     if (c->batching != APMW_BATCHING_SGLANG && c->max_num_batched_tokens < 1 + c->draft_tokens)
         return refuse(err, "max_num_batched_tokens must hold one decoding sequence (1 + draft_tokens)");
     if (c->cost->n_kinds < 1 || c->cost->n_kinds > APMW_KV_KINDS)

@@ -137,8 +137,9 @@ static int64_t draw_steps(const apmw_engine *engine, const apmw_request_record *
     double room = centre - (double)low;
     if ((double)tokens - centre < room)
         room = (double)tokens - centre;
-    double deviation =
-        sqrt((double)tokens * engine->acceptance_variance / (mean * mean * mean)) * apmw_rng_normal(&rng);
+    const double between = engine->config.acceptance_fixed ? 0.0 : centre * engine->config.acceptance_spread;
+    double deviation = sqrt((double)tokens * engine->acceptance_variance / (mean * mean * mean) + between * between) *
+                       apmw_rng_normal(&rng);
     deviation = fmax(-room, fmin(room, deviation));
     const int64_t steps = (int64_t)floor(centre + deviation + apmw_rng_uniform(&rng));
     return steps < low ? low : steps > tokens ? tokens : steps;

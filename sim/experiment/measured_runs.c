@@ -71,14 +71,16 @@ static void read_run(reader *r, apmw_measured_run *run)
     text(r, "accept_from", run->accept_from, sizeof run->accept_from);
     run->concurrency = count(r, "concurrency", 1);
     run->accept_length = number(r, "accept_length");
+    run->accept_spread = number(r, "accept_spread");
     run->measured = (apmw_run_figures){.ttft_s = 1e-3 * number(r, "ttft_p50_ms"), .ttft_mean_s = 1e-3 * number(r, "ttft_mean_ms"),
                                        .tpot_s = 1e-3 * number(r, "tpot_p50_ms"), .tpot_mean_s = 1e-3 * number(r, "tpot_mean_ms"),
                                        .e2e_s = 1e-3 * number(r, "e2e_p50_ms")};
     run->predicted = (apmw_run_figures){none, none, none, none, none};
     run->cached_share = none;
-    if (r->status == APMW_OK && !(run->accept_length >= 1.0)) {
-        r->status = apmw_error_set(r->err, APMW_E_DATA, "%s:%zu: accept_length: a step gains at least a token", r->path,
-                                   r->row + 2);
+    if (r->status == APMW_OK && (!(run->accept_length >= 1.0) || !(run->accept_spread >= 0.0))) {
+        r->status = apmw_error_set(r->err, APMW_E_DATA,
+                                   "%s:%zu: accept_length, accept_spread: a step gains at least a token, and no sd is below 0",
+                                   r->path, r->row + 2);
     }
 }
 
@@ -248,6 +250,7 @@ static apmw_status simulate(const apmw_deployment *d, const apmw_scenario *s, co
     if (status == APMW_OK) {
         apmw_engine_config engine = d->engine;
         engine.cost = d->cost;
+        engine.acceptance_spread = run->accept_spread;
         const apmw_probe *const probes[] = {apmw_laws_probe(laws), apmw_collector_probe(collector)};
         const apmw_sim_config config = {.engines = &engine, .n_engines = 1, .routing = s->routing, .seed = s->seed};
         status = apmw_sim_create(&config, workload, probes, 2, &sim, err);

@@ -73,6 +73,9 @@ typedef struct apmw_engine_config {
     /* Of the tokens emitted a step; 0: as if every drafted token had the same chance once those before it are accepted. */
     double acceptance_variance;
     bool acceptance_fixed; /* no spread: every sequence emits at the mean rate */
+    /* Relative sd of the mean rate between sequences, beside what the draws of their steps give: some texts are easier to
+     * draft than others. 0 = all alike. */
+    double acceptance_spread;
     uint64_t seed;
     bool plain; /* the step-by-step oracle */
     /* TRT-LLM (GUARANTEED_NO_EVICT): output tokens for which KV is reserved at admission when the request

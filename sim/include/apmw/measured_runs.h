@@ -23,6 +23,7 @@ typedef struct apmw_measured_run {
     int64_t concurrency;
     double accept_length;      /* tokens gained a drafting step */
     char accept_from[32];
+    double accept_spread;      /* relative sd of it between requests */
     apmw_run_request *requests; /* in the order of sending */
     size_t n;
     double cached_share;       /* of prompt tokens */
