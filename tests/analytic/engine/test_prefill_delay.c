@@ -47,6 +47,27 @@ static void waits_for_the_other_rank(void **state)
     }
 }
 
+/* A prompt of two chunks waits once: at 20..60 ms, then both chunks follow each other and its first token comes at 90 ms. */
+static void does_not_wait_within_a_prompt(void **state)
+{
+    (void)state;
+    const apmw_time ms = 1000000;
+    for (int plain = 0; plain < 2; plain++) {
+        const apmw_linear_cost cost = rig_cost(0.01, 0.0);
+        apmw_engine_config config = config_of(plain == 1, 5, 10000 * ms);
+        config.max_num_batched_tokens = 10;
+        engine_rig *rig = rig_open(&cost, config);
+        add(rig, 0, 31, 0);
+        apmw_request *late = rig_add(rig, 15 * ms, 20, 2), *next = rig_add(rig, 16 * ms, 10, 2);
+        late->rank_hint = next->rank_hint = 1;
+        rig_run(rig);
+        assert_int_equal(late->record.first_token, 90 * ms);
+        /* One that has not begun is held back for 5 passes more, at 80..120 ms: the count began again with the pass that went. */
+        assert_int_equal(next->record.first_token, 140 * ms);
+        rig_close(rig);
+    }
+}
+
 /* Both ranks have a prompt: nothing waits. */
 static void goes_together(void **state)
 {
@@ -64,6 +85,7 @@ static void goes_together(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(waits_for_the_other_rank), cmocka_unit_test(goes_together)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(waits_for_the_other_rank), cmocka_unit_test(does_not_wait_within_a_prompt),
+                                       cmocka_unit_test(goes_together)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

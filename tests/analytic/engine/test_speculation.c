@@ -43,10 +43,13 @@ static void spread_follows_the_positions(void **state)
         double variance;
         bool fixed;
         double expected; /* variance of a step's tokens */
+        double spread;   /* relative sd between sequences */
     } cases[] = {
-        {0.72, false, 0.72}, /* 2 drafts with chances 0.8 and 0.5: S = 0.8, 0.4; 0.8 + 3 x 0.4 - 1.2^2 = 0.56; any value is taken */
-        {0.56, false, 0.56},
-        {0.56, true, 0.0},
+        {0.72, false, 0.72, 0.0}, /* 2 drafts with chances 0.8 and 0.5: S = 0.8, 0.4; 0.8 + 3 x 0.4 - 1.2^2 = 0.56; any value is taken */
+        {0.56, false, 0.56, 0.0},
+        {0.56, true, 0.0, 0.0},
+        {0.56, false, 0.56, 0.1}, /* steps of sequences differ by 10 % of 400 / 2.2 as well */
+        {0.56, true, 0.0, 0.1},
     };
     for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
         apmw_engine_config config = rig_config();
@@ -54,11 +57,13 @@ static void spread_follows_the_positions(void **state)
         config.acceptance_length = 2.2;
         config.acceptance_variance = cases[c].variance;
         config.acceptance_fixed = cases[c].fixed;
+        config.acceptance_spread = cases[c].spread;
         config.seed = 5;
         double mean, variance;
         decode_steps(config, steps, N, 401);
         moments(steps, N, &mean, &variance);
-        const double theory = 400.0 * cases[c].expected / (2.2 * 2.2 * 2.2);
+        const double between = cases[c].fixed ? 0.0 : cases[c].spread * 400.0 / 2.2;
+        const double theory = 400.0 * cases[c].expected / (2.2 * 2.2 * 2.2) + between * between;
         assert_true(fabs(mean - 400.0 / 2.2) < 4.0 * sqrt((theory + 0.25) / N));
         assert_true(variance > 0.9 * theory && variance < 1.1 * theory + 0.3);
     }

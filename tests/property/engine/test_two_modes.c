@@ -77,6 +77,7 @@ static case_ make_case(uint64_t seed)
     if (draw(&c, "drafts", 0, 0) < 0.4) {
         e->draft_tokens = (int)range(&c, "draft", 1, 4);
         e->acceptance_length = 1.0 + e->draft_tokens * draw(&c, "acceptance", 0, 0);
+        e->acceptance_spread = 0.2 * draw(&c, "texts", 0, 0);
     }
     /* From a pool that one long conversation fills to one that is never full. */
     const int64_t longest = (c.mean_prompt + c.mean_out) * c.n_turns;
