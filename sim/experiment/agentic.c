@@ -112,11 +112,10 @@ static apmw_status read_runs(const char *path, apmw_agentic *out, apmw_error *er
 
 static apmw_status read_client(const char *path, apmw_agentic *out, apmw_error *err)
 {
-    static const char *const KEYS[] = {"schema", "first_prompt_scale", "growth_scale", "answer_share", "max_delay_s",
+    static const char *const KEYS[] = {"schema", "first_prompt_scale", "growth_scale", "answer_tokens", "max_delay_s",
                                        "max_recorded_tokens", NULL};
     apmw_json *doc = NULL;
     out->sent = apmw_sent_as_recorded();
-    out->answer_share = 0.0;
     apmw_status status = apmw_json_load(path, &doc, err);
     if (status != APMW_OK) {
         return status;
@@ -128,7 +127,7 @@ static apmw_status read_client(const char *path, apmw_agentic *out, apmw_error *
         double lo, hi, *out;
     } numbers[] = {{"first_prompt_scale", 1e-3, 1e3, &out->sent.first_prompt_scale},
                    {"growth_scale", 0.0, 1e3, &out->sent.growth_scale},
-                   {"answer_share", 0.0, 1.0, &out->answer_share},
+                   {"answer_tokens", 0.0, 1e6, &out->sent.answer_tokens},
                    {"max_delay_s", 0.0, 1e9, &out->sent.max_delay_s}};
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0] && status == APMW_OK; i++) {
         status = apmw_json_opt_double(&root, numbers[i].key, numbers[i].lo, numbers[i].hi, numbers[i].out, err);
@@ -191,7 +190,6 @@ static apmw_status make_load(const apmw_agentic *agentic, const apmw_trace *reco
 {
     apmw_sent sent = agentic->sent;
     sent.output_tokens = run->output_tokens;
-    sent.answer_tokens = agentic->answer_share * run->output_tokens;
     apmw_status status = apmw_starts_load(agentic->users_path, recorded, run->users, &out->starts, &out->n_starts, err);
     if (status == APMW_OK) {
         status = apmw_trace_as_sent(recorded, out->starts, &out->n_starts, &sent, &out->trace, err);

@@ -172,8 +172,7 @@ def make_prompts(source):
             growth.append((int(r[4]) - int(last[4]), int(r[5]) - int(last[5]), int(last[8])))
         last = r
     slope, base = statistics.linear_regression([g[0] for g in growth], [g[1] for g in growth])
-    print(f"first prompt x {statistics.mean(first):.4f}; each further one + {slope:.4f} x recorded growth + {base:.0f} "
-          f"tokens = {base / statistics.mean(g[2] for g in growth):.4f} of a mean output")
+    print(f"first prompt x {statistics.mean(first):.4f}; each further one + {slope:.4f} x recorded growth + {base:.0f} tokens")
 
 
 def make_steps(source):

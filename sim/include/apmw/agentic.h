@@ -39,7 +39,6 @@ typedef struct apmw_agentic {
     size_t n;
     apmw_scenario scenario;
     apmw_sent sent;
-    double answer_share;     /* part of a mean output that comes back in the next prompt */
     char users_path[1024];
 } apmw_agentic;
 
