@@ -38,6 +38,7 @@ struct apmw_seq {
     int64_t reserved_blocks; /* TRT-LLM: for prompt and declared output, 0 = no reservation */
     int64_t promised_blocks; /* what its admission counted on, if it has a reservation */
     apmw_kv_lease lease;
+    int64_t told_blocks; /* findable ones that the connector knows of since the prompt was computed */
     apmw_seq_fetch fetch;
     int64_t fetch_to; /* tokens in KV after it */
     bool held;        /* ended, with its lease */

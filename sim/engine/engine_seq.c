@@ -54,6 +54,7 @@ void apmw_seq_admit(apmw_engine *engine, apmw_seq *seq, apmw_time now)
             record->n_recomputed += seq->computed - seq->lease.matched_tokens;
     }
     seq->done = seq->lease.matched_tokens;
+    seq->told_blocks = 0;
     seq->order = engine->next_order++;
     record->state = APMW_REQUEST_PREFILL;
 }
@@ -113,11 +114,25 @@ bool apmw_seq_emit_first(apmw_engine *engine, apmw_seq *seq, apmw_time now)
     return seq->produced == record->n_out;
 }
 
+/* The connector hears of what is findable when the prompt is computed, and at the end if that is more by then: engines write
+ * blocks down as they are filled, and what is written is used then, not when the request ends. */
+static void tell_computed(apmw_engine *engine, apmw_seq *seq)
+{
+    const apmw_connector *connector = engine->config.connector;
+    if (connector && connector->computed && (seq->told_blocks == 0 || seq->lease.committed_blocks > seq->told_blocks)) {
+        seq->told_blocks = seq->lease.committed_blocks;
+        connector->computed(connector->self, engine, seq->request, seq->rank,
+                            seq->lease.committed_blocks * engine->config.block_tokens);
+    }
+}
+
 void apmw_seq_commit(apmw_engine *engine, apmw_seq *seq)
 {
     const int64_t n_prompt = seq->request->record.n_prompt;
     const int64_t tokens = seq->request->output_kept || seq->done < n_prompt ? seq->done : n_prompt;
     apmw_prefix_cache_commit(engine->caches[seq->rank], &seq->lease, tokens);
+    if (seq->done >= n_prompt)
+        tell_computed(engine, seq);
 }
 
 /* Steps that emit `tokens` tokens in all, when a step emits `mean` on average with this variance. By the
@@ -171,10 +186,7 @@ void apmw_seq_release(apmw_engine *engine, apmw_seq *seq, int64_t kv_tokens)
     const int64_t n_prompt = seq->request->record.n_prompt;
     const int64_t kept = seq->request->output_kept || kv_tokens < n_prompt ? kv_tokens : n_prompt;
     apmw_prefix_cache_commit(cache, &seq->lease, kept);
-    const apmw_connector *connector = engine->config.connector;
-    if (connector && connector->computed)
-        connector->computed(connector->self, engine, seq->request, seq->rank,
-                            seq->lease.committed_blocks * size);
+    tell_computed(engine, seq);
     int64_t dead = 0;
     if (engine->config.prefix_caching && kv_tokens / size > seq->lease.committed_blocks)
         dead = (kv_tokens / size - seq->lease.committed_blocks) * size;

@@ -22,8 +22,8 @@ typedef struct apmw_connector {
      * event of its own. */
     void (*fetch)(void *self, struct apmw_engine *engine, struct apmw_request *request, int rank, int64_t from,
                   int64_t to);
-    /* A request ends here (or its held KV is released): the first n_tokens of its stream are in the pool and
-     * findable. May be NULL. */
+    /* The prompt of a request has been computed here, or more of its stream by the time it ends (or its held KV is released):
+     * the first n_tokens are in the pool and findable. Also at the end of a request that never got so far. May be NULL. */
     void (*computed)(void *self, struct apmw_engine *engine, const struct apmw_request *request, int rank,
                      int64_t n_tokens);
     /* The pool of this rank has evicted tokens [from, to) of the stream's own content; what comes before them on

@@ -26,7 +26,7 @@ typedef struct apmw_tiers_setup {
     apmw_tier_setup tiers[APMW_KV_MAX_TIERS]; /* nearest first */
     size_t n_tiers;
     apmw_kv_load load;
-    /* false: what a request computed is written when it ends (write-through); true: when HBM evicts it. The fast engine
+    /* false: a prompt is written when it is computed, and what was generated when the request ends (write-through); true: when HBM evicts it. The fast engine
      * takes the blocks of a stretch of decode steps at once, so with write-back a write may come up to a stretch off. */
     bool write_back;
     /* What is found only below the first tier is brought to it when a request is submitted, not when it is admitted.
