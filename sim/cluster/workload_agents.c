@@ -146,6 +146,7 @@ static apmw_status prepare(agents *all, apmw_error *err)
         .output_cached = c->output_cached,
         .concurrent_lanes = c->concurrent_lanes,
         .delay_scale = c->delay_scale,
+        .first_token_timeout_ns = c->first_token_timeout_ns,
         .seed = c->seed,
         .on_end = on_end,
     };

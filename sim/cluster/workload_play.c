@@ -198,13 +198,28 @@ void apmw_play_fill(apmw_play *play, int32_t turn, apmw_request *request)
     request->max_tokens = declared_cap(replay, t);
 }
 
+static void on_timeout(apmw_des *des, void *subject, uint64_t argument)
+{
+    (void)des;
+    (void)argument;
+    apmw_play_line *line = subject;
+    apmw_sim *sim = line->play->replay->sim;
+    (void)apmw_engine_cancel(apmw_sim_engine(sim, (size_t)line->request.record.engine), &line->request);
+}
+
 static void submit(apmw_play_line *line)
 {
     apmw_play *play = line->play;
+    const apmw_replay *replay = play->replay;
     apmw_play_fill(play, line->turn, &line->request);
     play->in_flight++;
     play->replay->in_flight++;
-    apmw_sim_submit(play->replay->sim, &line->request);
+    apmw_sim_submit(replay->sim, &line->request);
+    if (replay->first_token_timeout_ns > 0) {
+        apmw_des *des = apmw_sim_des(replay->sim);
+        line->timeout = apmw_des_schedule(des, apmw_des_now(des) + replay->first_token_timeout_ns, APMW_EVENT_CLIENT, on_timeout,
+                                          line, 0);
+    }
 }
 
 void apmw_play_send(apmw_play_line *line)
@@ -234,7 +249,11 @@ static void on_done(apmw_request *request, void *self, apmw_time now)
     const int32_t done = line->turn;
     play->in_flight--;
     play->replay->in_flight--;
-    play->failed = play->failed || request->record.state != APMW_REQUEST_DONE;
+    if (play->replay->first_token_timeout_ns > 0) {
+        apmw_des_cancel(apmw_sim_des(play->replay->sim), &line->timeout);
+    }
+    /* What the client gave up does not end the play. */
+    play->failed = play->failed || request->record.state == APMW_REQUEST_REJECTED;
     line->turn = play->failed ? -1 : apmw_play_next(play, number, done + 1);
     if (line->turn < 0) {
         line->ended = true;

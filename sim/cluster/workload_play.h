@@ -12,6 +12,7 @@ typedef struct apmw_play_line {
     apmw_request request;
     int32_t turn;            /* being served or about to be sent, -1 = none left */
     bool started, ended;
+    apmw_event_handle timeout; /* of the turn in flight, if there is one */
     apmw_event_handle event; /* of a turn that waits to be sent */
     apmw_time due;           /* when it goes out; APMW_TIME_NEVER = none waits */
 } apmw_play_line;
@@ -42,6 +43,7 @@ typedef struct apmw_replay {
     bool send_overflow;        /* a turn beyond max_context is sent, and refused; false: the play ends before it */
     bool share_global, output_cached, concurrent_lanes;
     double delay_scale;
+    apmw_time first_token_timeout_ns; /* 0 = none */
     uint64_t seed;
     /* Nothing of the play is in flight or to come. */
     void (*on_end)(apmw_play *play, apmw_time now);

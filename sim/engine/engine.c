@@ -361,6 +361,19 @@ void apmw_engine_abandon(apmw_engine *engine, apmw_request *request)
     apmw_seq_finish(engine, seq, APMW_REQUEST_REJECTED, apmw_des_now(engine->des));
 }
 
+bool apmw_engine_cancel(apmw_engine *engine, apmw_request *request)
+{
+    apmw_seq *seq = request->private_;
+    if (engine->fault.status != APMW_OK || !seq || seq->rank < 0 || request->record.state != APMW_REQUEST_WAITING ||
+        !engine->mode->withdraw(engine, seq))
+        return false;
+    const apmw_connector *connector = engine->config.connector;
+    if (connector && connector->computed) /* whatever was promised to it is not needed */
+        connector->computed(connector->self, engine, request, seq->rank, 0);
+    apmw_seq_finish(engine, seq, APMW_REQUEST_CANCELLED, apmw_des_now(engine->des));
+    return true;
+}
+
 static const apmw_rank_books *books(const apmw_engine *engine, int rank)
 {
     return rank < 0 || rank >= engine->config.n_ranks ? &engine->all : &engine->ranks[rank];

@@ -56,5 +56,5 @@ static apmw_status open_mode(apmw_engine *engine, apmw_error *err)
 }
 
 const apmw_engine_mode apmw_engine_fast = {
-    open_mode,         close_mode,       apmw_fast_arrive, apmw_fast_fetched,
-    apmw_fast_release, apmw_fast_settle, apmw_fast_check,  each};
+    open_mode,          close_mode,        apmw_fast_arrive, apmw_fast_fetched,
+    apmw_fast_withdraw, apmw_fast_release, apmw_fast_settle, apmw_fast_check, each};

@@ -130,6 +130,7 @@ bool apmw_fast_plan(apmw_engine *engine);
 void apmw_fast_arrive(apmw_engine *engine, apmw_seq *seq);
 void apmw_fast_settle(const apmw_engine *engine);
 void apmw_fast_fetched(apmw_engine *engine, apmw_seq *seq);
+bool apmw_fast_withdraw(apmw_engine *engine, apmw_seq *seq);
 void apmw_fast_release(apmw_engine *engine, apmw_seq *seq);
 /* engine_check.c */
 apmw_status apmw_fast_check(const apmw_engine *engine, apmw_error *err);

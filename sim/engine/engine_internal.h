@@ -57,6 +57,8 @@ typedef struct apmw_engine_mode {
     void (*arrive)(apmw_engine *engine, apmw_seq *seq);
     /* What a loading sequence waited for is there. */
     void (*fetched)(apmw_engine *engine, apmw_seq *seq);
+    /* Takes a sequence out of the queue of its rank; false: it is in none. */
+    bool (*withdraw)(apmw_engine *engine, apmw_seq *seq);
     /* Gives back what an ended sequence holds, or one that was loading. */
     void (*release)(apmw_engine *engine, apmw_seq *seq);
     /* Brings the pools to the step that runs now, before somebody looks. May be NULL. */

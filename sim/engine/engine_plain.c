@@ -195,6 +195,21 @@ static void fetched(apmw_engine *engine, apmw_seq *seq)
     wake(engine);
 }
 
+static bool withdraw(apmw_engine *engine, apmw_seq *seq)
+{
+    plain *p = engine->state;
+    plain_rank *rank = &p->ranks[seq->rank];
+    pile *const queues[] = {&rank->waiting, &rank->unreceived};
+    for (int q = 0; q < 2; q++)
+        for (int64_t i = 0; i < queues[q]->n; i++)
+            if (queues[q]->v[i] == seq) {
+                apmw_plain_take_out(queues[q], seq);
+                wake(engine);
+                return true;
+            }
+    return false;
+}
+
 static void release(apmw_engine *engine, apmw_seq *seq)
 {
     plain *p = engine->state;
@@ -267,5 +282,5 @@ static apmw_status open_mode(apmw_engine *engine, apmw_error *err)
     return APMW_OK;
 }
 
-const apmw_engine_mode apmw_engine_plain = {open_mode, close_mode, arrive, fetched, release,
-                                            NULL,      check,      each};
+const apmw_engine_mode apmw_engine_plain = {open_mode, close_mode, arrive, fetched, withdraw,
+                                            release,   NULL,       check,  each};

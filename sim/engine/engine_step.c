@@ -247,6 +247,27 @@ void apmw_fast_release(apmw_engine *engine, apmw_seq *seq)
         disturb(engine, fast);
 }
 
+static bool take_out(apmw_seq_list *queue, apmw_seq *seq)
+{
+    const apmw_seq *at = queue->head;
+    while (at && at != seq)
+        at = at->next;
+    if (!at)
+        return false;
+    apmw_seq_list_remove(queue, seq);
+    return true;
+}
+
+bool apmw_fast_withdraw(apmw_engine *engine, apmw_seq *seq)
+{
+    apmw_fast *fast = engine->state;
+    apmw_rank *rank = &fast->ranks[seq->rank];
+    if (!take_out(&rank->waiting, seq) && !take_out(&rank->unreceived, seq))
+        return false;
+    disturb(engine, fast);
+    return true;
+}
+
 void apmw_fast_arrive(apmw_engine *engine, apmw_seq *seq)
 {
     apmw_fast *fast = engine->state;

@@ -113,7 +113,7 @@ static apmw_status read_runs(const char *path, apmw_agentic *out, apmw_error *er
 static apmw_status read_client(const char *path, apmw_agentic *out, apmw_error *err)
 {
     static const char *const KEYS[] = {"schema", "first_prompt_scale", "growth_scale", "answer_tokens", "max_delay_s",
-                                       "max_recorded_tokens", NULL};
+                                       "max_recorded_tokens", "first_token_timeout_s", NULL};
     apmw_json *doc = NULL;
     out->sent = apmw_sent_as_recorded();
     apmw_status status = apmw_json_load(path, &doc, err);
@@ -128,7 +128,8 @@ static apmw_status read_client(const char *path, apmw_agentic *out, apmw_error *
     } numbers[] = {{"first_prompt_scale", 1e-3, 1e3, &out->sent.first_prompt_scale},
                    {"growth_scale", 0.0, 1e3, &out->sent.growth_scale},
                    {"answer_tokens", 0.0, 1e6, &out->sent.answer_tokens},
-                   {"max_delay_s", 0.0, 1e9, &out->sent.max_delay_s}};
+                   {"max_delay_s", 0.0, 1e9, &out->sent.max_delay_s},
+                   {"first_token_timeout_s", 0.0, 1e9, &out->first_token_timeout_s}};
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0] && status == APMW_OK; i++) {
         status = apmw_json_opt_double(&root, numbers[i].key, numbers[i].lo, numbers[i].hi, numbers[i].out, err);
     }
@@ -241,9 +242,10 @@ static apmw_status summarize(const apmw_collector *collector, apmw_agentic_run *
     return APMW_OK;
 }
 
-static apmw_status simulate(const apmw_deployment *d, const apmw_scenario *s, const load *l, apmw_agentic_run *run,
+static apmw_status simulate(const apmw_deployment *d, const apmw_agentic *agentic, const load *l, apmw_agentic_run *run,
                             apmw_error *err)
 {
+    const apmw_scenario *s = &agentic->scenario;
     const apmw_time end = apmw_time_from_s(run->duration_s);
     const apmw_window window = {.from = 0, .to = end};
     apmw_laws *laws = apmw_laws_create(&(apmw_laws_config){.one_request_per_agent = !s->concurrent_subagents});
@@ -264,6 +266,7 @@ static apmw_status simulate(const apmw_deployment *d, const apmw_scenario *s, co
         .seed = s->seed,
         .starts = l->starts,
         .n_starts = l->n_starts,
+        .first_token_timeout_ns = apmw_time_from_s(agentic->first_token_timeout_s),
     };
     apmw_workload workload;
     if (status == APMW_OK) {
@@ -317,7 +320,7 @@ apmw_status apmw_agentic_predict(apmw_catalog *catalog, const apmw_agentic *agen
     }
     if (status == APMW_OK) {
         run->predicted_kv_tokens = deployment.kv_tokens;
-        status = simulate(&deployment, &agentic->scenario, &l, run, err);
+        status = simulate(&deployment, agentic, &l, run, err);
     }
     apmw_deployment_free(&deployment);
     free_load(&l);

@@ -272,7 +272,8 @@ static void on_request(void *self, apmw_time now, const apmw_request_record *r)
     if (a != NULL) {
         a->in_flight--;
         a->last_done = now;
-        a->ended = r->last_of_trajectory || r->state != APMW_REQUEST_DONE; /* a failure may end the trajectory */
+        /* A refusal may end the trajectory; what its client gave up is passed over. */
+        a->ended = r->last_of_trajectory || r->state == APMW_REQUEST_REJECTED;
     }
 }
 

@@ -39,6 +39,7 @@ typedef struct apmw_agentic {
     size_t n;
     apmw_scenario scenario;
     apmw_sent sent;
+    double first_token_timeout_s; /* of the client; 0 = none */
     char users_path[1024];
 } apmw_agentic;
 

@@ -139,6 +139,10 @@ typedef struct apmw_agents {
      * A start whose turn does not fit the context is passed over. */
     const apmw_start *starts;
     size_t n_starts;
+    /* A client that hears nothing for so long gives the turn up and goes on with the next one after its delay; 0 = it waits.
+     * Only what waits for admission by an engine that both computes prompts and decodes is given up: a prompt that is being
+     * computed is about to answer. */
+    apmw_time first_token_timeout_ns;
 } apmw_agents;
 apmw_status apmw_workload_agents(const apmw_agents *config, apmw_workload *out, apmw_error *err);
 

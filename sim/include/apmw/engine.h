@@ -120,6 +120,9 @@ void apmw_engine_fetched(apmw_engine *engine, apmw_request *request);
 /* What was to be fetched never comes: the request ends here as rejected and its blocks are free. Call it from an event,
  * while the fetch is under way. */
 void apmw_engine_abandon(apmw_engine *engine, apmw_request *request);
+/* The client gives a request up: if it still waits for admission it ends here, cancelled. False: it does not wait (any more).
+ * Call it from an event. */
+bool apmw_engine_cancel(apmw_engine *engine, apmw_request *request);
 /* Releases what a request with hold_kv, which has ended here, still holds. Call it from an event, once. */
 void apmw_engine_release_kv(apmw_engine *engine, apmw_request *request);
 /* Router's view: requests submitted and not ended, and the sum of their prompt tokens (with the tokens that a

@@ -345,11 +345,61 @@ static void given_starts(void **state)
     apmw_trace_free(&trace);
 }
 
+/* One place in the batch; the first agent's turn runs for 10 s. The other's client gives its first turn up after 2.5 s, waits the
+ * delay of the next one, 3 s, gives that up as well at 8 s, and its third turn, sent at 9 s, is served from 10 s on. Nothing of
+ * what was never computed is found. */
+static void clients_that_give_up(void **state)
+{
+    (void)state;
+    apmw_trace trace = {0};
+    const apmw_turn slow[] = {case_turn(100, 1000, -1, 0, 0, 0)};
+    const apmw_turn waits[] = {case_turn(100, 10, -1, 0, 0, 0), case_turn(200, 10, 0, 100, 0, 3), case_turn(300, 10, 1, 200, 0, 1)};
+    case_add(&trace, slow, 1, 0);
+    case_add(&trace, waits, 3, 0);
+    const apmw_start starts[] = {{.trajectory = 0}, {.trajectory = 1}};
+    apmw_agents agents = agents_of(&trace, 2);
+    agents.spawn_interval_ns = 0;
+    agents.starts = starts;
+    agents.n_starts = 2;
+    agents.first_token_timeout_ns = apmw_time_from_s(2.5);
+    apmw_step_cost *cost = case_cost(0.01, 0.0, 0.0);
+    apmw_engine_config engine = case_engine(cost);
+    engine.max_num_seqs = 1;
+    const apmw_sim_config config = {.engines = &engine, .n_engines = 1, .seed = 1};
+    apmw_workload workload;
+    apmw_error err = {0};
+    assert_ok(apmw_workload_agents(&agents, &workload, &err), &err);
+    apmw_collector *collector = case_run(&config, workload, false);
+    size_t n;
+    const apmw_request_record *r = apmw_collector_requests(collector, &n);
+    assert_int_equal(n, 4);
+    const struct {
+        int32_t agent, turn;
+        apmw_request_state state;
+        double submitted_s, done_s;
+    } expected[] = {{1, 0, APMW_REQUEST_CANCELLED, 0.0, 2.5},
+                    {1, 1, APMW_REQUEST_CANCELLED, 5.5, 8.0},
+                    {0, 0, APMW_REQUEST_DONE, 0.0, 10.0},
+                    {1, 2, APMW_REQUEST_DONE, 9.0, 10.1}};
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal(r[i].agent, expected[i].agent);
+        assert_int_equal(r[i].turn, expected[i].turn);
+        assert_int_equal(r[i].state, expected[i].state);
+        assert_int_equal(r[i].submitted, apmw_time_from_s(expected[i].submitted_s));
+        assert_int_equal(r[i].done, apmw_time_from_s(expected[i].done_s));
+        assert_int_equal(r[i].n_cached, 0);
+    }
+    apmw_collector_free(collector);
+    apmw_step_cost_free(cost);
+    apmw_trace_free(&trace);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(linear), cmocka_unit_test(forks), cmocka_unit_test(kept_output_that_only_partly_recurs),
         cmocka_unit_test(salts_and_shared_prefixes), cmocka_unit_test(limits), cmocka_unit_test(starts_and_assignments),
-        cmocka_unit_test(given_starts), cmocka_unit_test(failures_end_a_trajectory), cmocka_unit_test(sub_agents)};
+        cmocka_unit_test(given_starts), cmocka_unit_test(failures_end_a_trajectory), cmocka_unit_test(sub_agents),
+        cmocka_unit_test(clients_that_give_up)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
