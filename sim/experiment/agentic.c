@@ -57,6 +57,7 @@ static void read_run(reader *r, apmw_agentic_run *run)
     run->duration_s = number(r, "duration_s");
     run->server_s = number(r, "server_s");
     run->output_tokens = number(r, "output_tokens");
+    run->endless_share = 0.01 * number(r, "endless_percent");
     run->kv_tokens = number(r, "kv_tokens");
     apmw_agentic_figures *m = &run->measured;
     m->requests = number(r, "requests");
@@ -186,11 +187,13 @@ static void free_load(load *l)
     apmw_trace_free(&l->trace);
 }
 
-static apmw_status make_load(const apmw_agentic *agentic, const apmw_trace *recorded, const apmw_agentic_run *run, load *out,
-                             apmw_error *err)
+static apmw_status make_load(const apmw_agentic *agentic, const apmw_trace *recorded, const apmw_agentic_run *run,
+                             int64_t max_context, load *out, apmw_error *err)
 {
     apmw_sent sent = agentic->sent;
     sent.output_tokens = run->output_tokens;
+    sent.endless_share = run->endless_share;
+    sent.endless_context = max_context;
     apmw_status status = apmw_starts_load(agentic->users_path, recorded, run->users, &out->starts, &out->n_starts, err);
     if (status == APMW_OK) {
         status = apmw_trace_as_sent(recorded, out->starts, &out->n_starts, &sent, &out->trace, err);
@@ -307,7 +310,11 @@ apmw_status apmw_agentic_predict(apmw_catalog *catalog, const apmw_agentic *agen
 {
     load l = {0};
     apmw_deployment deployment = {0};
-    apmw_status status = make_load(agentic, recorded, run, &l, err);
+    const apmw_llm_spec *llm = NULL;
+    apmw_status status = apmw_catalog_llm(catalog, agentic->scenario.model, &llm, err);
+    if (status == APMW_OK) {
+        status = make_load(agentic, recorded, run, llm->context_tokens, &l, err);
+    }
     if (status == APMW_OK) {
         status = apmw_deployment_of(catalog, &agentic->scenario, apmw_trace_mean_context(&l.trace), &deployment, err);
     }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "apmw/csv.h"
+#include "apmw/rng.h"
 #include "apmw/text.h"
 
 apmw_sent apmw_sent_as_recorded(void)
@@ -136,8 +137,14 @@ static apmw_time capped(apmw_time delay_ns, const apmw_sent *sent)
     return sent->max_delay_s > 0.0 && delay_ns > longest ? longest : delay_ns;
 }
 
-static void send_session(const apmw_trajectory *recorded, int32_t first, int64_t block_tokens, const apmw_sent *sent,
-                         apmw_turn *turns)
+static bool never_ends(const apmw_sent *sent, int32_t session, int32_t turn)
+{
+    apmw_rng rng = apmw_rng_make(1, "endless answer", (uint64_t)session, (uint64_t)turn);
+    return sent->endless_share > 0.0 && apmw_rng_uniform(&rng) < sent->endless_share;
+}
+
+static void send_session(const apmw_trajectory *recorded, int32_t session, int32_t first, int64_t block_tokens,
+                         const apmw_sent *sent, apmw_turn *turns)
 {
     for (int32_t i = 0; i < recorded->n_turns; i++) {
         apmw_turn *turn = &turns[i];
@@ -148,6 +155,9 @@ static void send_session(const apmw_trajectory *recorded, int32_t first, int64_t
         if (sent->output_tokens > 0.0) {
             turn->n_out = at_least_one(sent->output_tokens);
             turn->shared_out = turn->shared_out < turn->n_out ? turn->shared_out : turn->n_out;
+        }
+        if (i >= first && never_ends(sent, session, i) && sent->endless_context - turn->n_in > turn->n_out) {
+            turn->n_out = sent->endless_context - turn->n_in;
         }
         turn->delay_ns = capped(turn->delay_ns, sent);
     }
@@ -190,7 +200,7 @@ static apmw_status send_start(const apmw_trace *recorded, apmw_start *start, con
         if (turns == NULL) {
             status = apmw_error_set(err, APMW_E_NOMEM, "out of memory for %d turns", session.n_turns);
         } else {
-            send_session(&part.items[0], start->turn, recorded->block_tokens, sent, turns);
+            send_session(&part.items[0], start->trajectory, start->turn, recorded->block_tokens, sent, turns);
             session.turns = turns;
             /* The shared prefix is as long as before, or as the shortest prompt that begins with it. */
             for (int32_t i = 0; i < session.n_turns; i++) {
@@ -214,7 +224,7 @@ apmw_status apmw_trace_as_sent(const apmw_trace *recorded, apmw_start *starts, s
 {
     *out = (apmw_trace){.block_tokens = recorded->block_tokens};
     if (!(sent->first_prompt_scale > 0.0) || !(sent->growth_scale >= 0.0) || !(sent->answer_tokens >= 0.0) ||
-        !(sent->output_tokens >= 0.0) || !(sent->max_delay_s >= 0.0)) {
+        !(sent->output_tokens >= 0.0) || !(sent->endless_share >= 0.0) || !(sent->max_delay_s >= 0.0)) {
         return apmw_error_set(err, APMW_E_SCENARIO, "what a client sends: scales, tokens and waits are not negative");
     }
     apmw_status status = APMW_OK;

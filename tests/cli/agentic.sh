@@ -26,8 +26,8 @@ cd "$dir" || exit 1
 "$apmw" validate --agentic "$runs" -o "$dir/table" || bad=1
 "$apmw" validate --agentic "$runs" --format csv -o "$dir/again.csv" || bad=1
 cmp -s "$dir/all.csv" "$dir/again.csv" || { echo "not the same bytes twice"; bad=1; }
-# Below the knee: hits within 3 points, medians within 25 %, but for the times to first token of three runs that are known to
-# miss that (README): they are named, and may not leave 31 %. Above it HBM keeps next to nothing for the next turn.
+# Below the knee: hits within 3 points, medians within 25 %. Above it HBM keeps next to nothing for the next turn, and host memory
+# what it did at 32 and 48 users; at the knee itself (24) the two together do.
 awk -F, '
 NR == 1 { for (i = 1; i <= NF; i++) col[$i] = i; next }
 function value(name) { return $(col[name]) }
@@ -44,13 +44,17 @@ $1 == "tp4_u12_off_d8" || $1 == "tp4_u256_on_n1" {
 value("users") <= 16 {
     below++
     off("gpu_hit_percent", 3, "GPU hit %")
-    limit = $1 == "tp4_u2_off_d2" || $1 == "tp4_u2_on_n0" || $1 == "tp4_u4_on_d0" ? 31 : 25
-    if (value("ttft_error_percent")^2 > limit^2) { print $1 ": TTFT off by " value("ttft_error_percent") " %"; bad = 1 }
+    if (value("ttft_error_percent")^2 > 625) { print $1 ": TTFT off by " value("ttft_error_percent") " %"; bad = 1 }
     if (value("tpot_error_percent")^2 > 625) { print $1 ": TPOT off by " value("tpot_error_percent") " %"; bad = 1 }
 }
 value("users") >= 32 && value("users") <= 64 { above++; off("gpu_hit_percent", 3, "GPU hit %") }
-value("users") == 32 && value("offload") == "on" { host++; off("host_hit_percent", 3, "host hit %") }
-END { if (below != 11 || above != 6 || host != 1) { print "runs are missing: " below " " above " " host; bad = 1 } exit bad }
+value("users") >= 32 && value("users") <= 48 && value("offload") == "on" { host++; off("host_hit_percent", 3, "host hit %") }
+value("users") == 24 && value("offload") == "on" {
+    host++
+    d = value("predicted_gpu_hit_percent") + value("predicted_host_hit_percent") - value("gpu_hit_percent") - value("host_hit_percent")
+    if (d > 3 || d < -3) { print $1 ": hits in both off by " d " points"; bad = 1 }
+}
+END { if (below != 11 || above != 6 || host != 3) { print "runs are missing: " below " " above " " host; bad = 1 } exit bad }
 ' "$dir/all.csv" || bad=1
 for kind in without with; do
     for side in measured predicted; do

@@ -70,6 +70,13 @@ def make_runs(source):
         # A prompt is counted with its first token: those that have ended, and those that decode.
         n = float(last["request_success_total"]) + float(last["num_requests_running"] or 0)
         mean = lambda key: sum(float(x[key] or 0) for x in series[run]) / len(series[run])
+        # Answers that never ended: the part of the last ten minutes' tokens that belongs to no request that ended then, in
+        # sequences, against all requests.
+        late = [x for x in series[run] if float(x["relative_time_sec"]) >= float(last["relative_time_sec"]) - 600]
+        grown = lambda key: float(late[-1][key] or 0) - float(late[0][key] or 0)
+        running = sum(float(x["num_requests_running"] or 0) for x in late) / len(late)
+        endless = running * max(0.0, 1 - grown("request_success_total") * float(b["mean_output_tokens_actual"]) /
+                                grown("generation_tokens_total")) if b else 0.0
         out.append([
             run, s["users"], s["offload"], use, why,
             f"{float(b['duration_seconds']):.1f}" if b else "", b["num_requests_total"] if b else "", s["num_requests"],
@@ -81,6 +88,7 @@ def make_runs(source):
             f"{prompt:.0f}", f"{n:.0f}", f"{float(last['relative_time_sec']):.0f}",
             f"{float(b['mean_output_tokens_actual']):.0f}" if b else "",
             f"{float(b['mean_output_tokens_expected']):.0f}" if b else "",
+            f"{100 * endless / (n + endless):.1f}" if b else "",
             facts[run]["kv_cache_tokens"], f"{float(last['num_preemptions_total']):.0f}",
             f"{mean('num_requests_running'):.2f}", f"{mean('num_requests_waiting'):.2f}",
         ])
@@ -88,7 +96,7 @@ def make_runs(source):
     write("runs.csv", ["run", "users", "offload", "use", "why_not", "duration_s", "sent", "requests", "ttft_p50_ms",
                        "tpot_p50_ms", "gpu_hit_percent", "cpu_hit_percent", "prompt_gpu_percent",
                        "prompt_host_percent", "recorded_prompt_tokens", "server_computed_tokens", "server_prompt_tokens",
-                       "server_prompts", "server_s", "output_tokens", "recorded_output_tokens", "kv_tokens", "preemptions",
+                       "server_prompts", "server_s", "output_tokens", "recorded_output_tokens", "endless_percent", "kv_tokens", "preemptions",
                        "mean_running", "mean_waiting"], out)
 
 

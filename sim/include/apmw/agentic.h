@@ -28,6 +28,7 @@ typedef struct apmw_agentic_run {
     double duration_s;
     double server_s;         /* of the last reading of the server's counters */
     double output_tokens;    /* mean of a request, an input: outputs were not forced */
+    double endless_share;    /* of its requests, an input: answers that never ended */
     double kv_tokens;        /* pool that the server reported */
     apmw_agentic_figures measured, predicted;
     double predicted_kv_tokens;

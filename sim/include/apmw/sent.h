@@ -14,6 +14,10 @@ typedef struct apmw_sent {
     double answer_tokens;                    /* 0 = as recorded */
     double output_tokens;                    /* of every request; 0 = as recorded */
     double max_delay_s;                      /* longest wait of the client; 0 = as recorded */
+    /* Chance that an answer never ends (a model that repeats itself, and no cap): it goes on until prompt and answer fill
+     * endless_context. Drawn by session and turn. */
+    double endless_share;
+    int64_t endless_context;
     int64_t max_recorded_tokens;             /* a session ends before the first recorded prompt after its start beyond it; 0 =
                                                 never */
 } apmw_sent;

@@ -117,6 +117,36 @@ static void lengths(void **state)
     apmw_trace_free(&trace);
 }
 
+/* All answers from the start on fill the context, or about half of them; never shorter than they would have been. */
+static void answers_without_end(void **state)
+{
+    (void)state;
+    const double shares[] = {1.0, 0.5};
+    for (int c = 0; c < 2; c++) {
+        apmw_trace trace = {0}, out = {0};
+        apmw_turn turns[60];
+        for (int32_t i = 0; i < 60; i++) {
+            turns[i] = turn(1000, 50, i - 1, i > 0 ? 960 : 0, 0, 1);
+        }
+        add(&trace, "long", turns, 60, -1, -1);
+        apmw_start s[] = {{0, 10, 0}};
+        size_t n = 1;
+        const apmw_sent sent = {.first_prompt_scale = 1.0, .growth_scale = 1.0, .output_tokens = 40, .endless_share = shares[c],
+                                .endless_context = 5000};
+        apmw_error err = {0};
+        assert_ok(apmw_trace_as_sent(&trace, s, &n, &sent, &out, &err), &err);
+        int endless = 0;
+        for (int32_t i = 0; i < 60; i++) {
+            const int64_t n_out = out.items[0].turns[i].n_out;
+            assert_true(n_out == 40 || (i >= 10 && n_out == 4000));
+            endless += n_out == 4000;
+        }
+        assert_true(c == 0 ? endless == 50 : endless > 10 && endless < 40);
+        apmw_trace_free(&out);
+        apmw_trace_free(&trace);
+    }
+}
+
 static void as_recorded(void **state)
 {
     (void)state;
@@ -169,7 +199,7 @@ static void ends(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(starts), cmocka_unit_test(lengths), cmocka_unit_test(as_recorded),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(starts), cmocka_unit_test(lengths), cmocka_unit_test(answers_without_end), cmocka_unit_test(as_recorded),
                                        cmocka_unit_test(ends)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
