@@ -14,14 +14,16 @@
 
 typedef struct options {
     const char *what, *platform, *evidence, *folder;
+    bool rows;
 } options;
 
-enum { OPT_PLATFORM = 256, OPT_EVIDENCE, OPT_FOLDER };
+enum { OPT_PLATFORM = 256, OPT_EVIDENCE, OPT_FOLDER, OPT_ROWS };
 
 static const struct argp_option option_list[] = {
     {"platform", OPT_PLATFORM, "NAME", 0, "Only this accelerator (default: all that have evidence)", 0},
     {"evidence", OPT_EVIDENCE, "DIR", 0, "Measured tables (default: hwmodels/evidence)", 0},
     {"into", OPT_FOLDER, "DIR", 0, "Where the .h5 files go (default: hwmodels)", 0},
+    {"rows", OPT_ROWS, 0, 0, "serving: also a line for each row, with its errors in sample, with its layout and with its cell left out", 0},
     {0},
 };
 
@@ -37,6 +39,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_FOLDER:
         o->folder = arg;
+        return 0;
+    case OPT_ROWS:
+        o->rows = true;
         return 0;
     case ARGP_KEY_ARG:
         if (state->arg_num > 0)
@@ -168,6 +173,7 @@ static int fit_serving(apmw_cli *cli, const options *o)
     apmw_buf report = {0};
     apmw_serving_fit_options settings;
     apmw_serving_fit_defaults(&settings);
+    settings.report_rows = o->rows;
     settings.progress = progress;
     settings.self = cli;
     apmw_cli_catch_interrupt();
@@ -190,6 +196,8 @@ static int run(apmw_cli *cli, int argc, char **argv)
         return code;
     if (o.what == NULL)
         return apmw_cli_failf(cli, APMW_E_USAGE, "say what to fit: platforms or serving");
+    if (strcmp(o.what, "platforms") == 0 && o.rows)
+        return apmw_cli_failf(cli, APMW_E_USAGE, "--rows are those of fit serving");
     if (strcmp(o.what, "platforms") == 0)
         return fit_platforms(cli, &o);
     if (strcmp(o.what, "serving") == 0 && o.platform != NULL)

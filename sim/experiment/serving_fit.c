@@ -195,12 +195,13 @@ static apmw_status solve_trees(serving_stage *stage, const apmw_serving_fit_opti
                             .kind = tree->kind};
         set_priors(stage, tree, options, &problem);
         apmw_status status = apmw_fit_tree_solve(&problem, -1, tree->x, last ? tree->variance : NULL, err);
-        for (int fold = 0; status == APMW_OK && last && fold < SERVING_FOLDS; fold++) {
-            status = apmw_fit_tree_solve(&problem, fold, tree->scratch, NULL, err);
+        for (int fold = 0; status == APMW_OK && last && fold < 2 * SERVING_FOLDS; fold++) {
+            problem.cells = fold >= SERVING_FOLDS;
+            status = apmw_fit_tree_solve(&problem, fold % SERVING_FOLDS, tree->scratch, NULL, err);
             for (size_t i = 0; status == APMW_OK && i < tree->n_rows; i++)
-                if (problem.rows[i].fold == fold)
+                if ((problem.cells ? problem.rows[i].cell_fold : problem.rows[i].fold) == fold % SERVING_FOLDS)
                     apmw_serving_residuals(&problem, tree->scratch, &problem.rows[i],
-                                      stage->left_out[tree->first + i]);
+                                           (problem.cells ? stage->cell_out : stage->left_out)[tree->first + i]);
         }
         if (status != APMW_OK)
             return status;
@@ -287,7 +288,7 @@ apmw_status apmw_fit_serving(apmw_catalog *catalog, const apmw_points *points, c
         out->left_out_tpot = median_error(stages, 2, true, FIT_TPOT);
         out->left_out_ttft = median_error(stages, 2, true, FIT_TTFT);
         if (report)
-            apmw_serving_report(points, stages, 2, report);
+            apmw_serving_report(points, stages, 2, options->report_rows, report);
     } else {
         apmw_overhead_table_free(&out->table);
     }

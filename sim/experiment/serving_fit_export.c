@@ -190,14 +190,57 @@ static void report_node(const serving_stage *stage, const serving_tree *tree, in
     apmw_buf_puts(report, "\n");
 }
 
-void apmw_serving_report(const apmw_points *points, const serving_stage *stages, int n_stages, apmw_buf *report)
+/* Median and 90 % of absolute errors, pooled over a tree: of layouts left out, then of whole cells left out. */
+static void report_pooled(const serving_stage *stage, const serving_tree *tree, double *values, apmw_buf *report)
 {
-    (void)points;
+    const serving_label *root = &tree->label[0];
+    apmw_buf_printf(report, "# left out, %s%s%s %s, %zu rows (median, 90 %%):", root->engine,
+                    root->disagg ? " disaggregated" : "", stage->speculative ? " speculative" : "", root->vendor,
+                    tree->n_rows);
+    for (int cells = 0; cells < 2; cells++) {
+        apmw_buf_puts(report, cells ? "; cells TPOT, TTFT" : " layouts TPOT, TTFT");
+        for (int m = 0; m < 2; m++) {
+            double(*errors)[2] = cells ? stage->cell_out : stage->left_out;
+            size_t n = 0;
+            for (size_t i = 0; i < tree->n_rows; i++)
+                if (isfinite(errors[tree->first + i][m]))
+                    values[n++] = 100 * fabs(expm1(errors[tree->first + i][m]));
+            double median = n > 0 ? apmw_quantile(values, n, 0.5) : (double)NAN;
+            apmw_buf_printf(report, " %5.1f %5.1f%s", median, n > 0 ? apmw_quantile(values, n, 0.9) : (double)NAN,
+                            m == 0 ? "," : "");
+        }
+    }
+    apmw_buf_puts(report, "\n");
+}
+
+static void report_row(const apmw_points *points, const serving_stage *stage, size_t i, apmw_buf *report)
+{
+    const apmw_point *p = &points->items[stage->rows[i].point];
+    const apmw_layout *l = &p->layout[p->disagg];
+    apmw_buf_printf(report, "row,%s,%s,%s,%s,%s,%d,%d,%d,%d,%lld,%lld,%lld,%s,%s,%.6g,%.6g,%.6g,%.6g", p->id, p->engine,
+                    p->model, p->platform, p->precision, p->speculative, l->tp, l->moe_ep, l->attention_dp,
+                    (long long)p->isl, (long long)p->osl, (long long)p->concurrency, p->measured,
+                    p->median ? "median" : "mean", p->tpot_ms, p->ttft_ms, stage->rows[i].simulated[FIT_TPOT],
+                    stage->rows[i].simulated[FIT_TTFT]);
+    for (int m = 0; m < 2; m++)
+        apmw_buf_printf(report, ",%.1f,%.1f,%.1f", 100 * expm1(stage->residual[i][m]), 100 * expm1(stage->left_out[i][m]),
+                        100 * expm1(stage->cell_out[i][m]));
+    apmw_buf_puts(report, "\n");
+}
+
+static const char *const row_header =
+    "# row,id,engine,model,platform,precision,speculative,tp,moe_ep,attention_dp,isl,osl,concurrency,measured,statistic,tpot_ms,"
+    "ttft_ms,simulated_tpot_ms,simulated_ttft_ms,then % error of TPOT and of TTFT: in sample,layout left out,cell left out\n";
+
+void apmw_serving_report(const apmw_points *points, const serving_stage *stages, int n_stages, bool rows, apmw_buf *report)
+{
     apmw_buf_puts(report,
                   "# Sums down to engine, model, platform, model on platform. Errors: median absolute %, TPOT in sample and with "
                   "layouts left out, then TTFT.\n"
                   "# engine vendor model platform k rows | us/layer +us/doubling kernel% us/seq | ms/request us/token "
                   "floor-ms/layer scale | tokens/step ln-osl | TPOT in, out, TTFT in, out\n");
+    if (rows)
+        apmw_buf_puts(report, row_header);
     for (int s = 0; s < n_stages; s++)
         for (size_t t = 0; t < stages[s].n_trees; t++) {
             const serving_tree *tree = &stages[s].trees[t];
@@ -206,6 +249,10 @@ void apmw_serving_report(const apmw_points *points, const serving_stage *stages,
                 for (int node = 0; node < tree->n_nodes; node++)
                     if (tree->kind[node] == kind)
                         report_node(&stages[s], tree, node, values, report);
+            if (values)
+                report_pooled(&stages[s], tree, values, report);
+            for (size_t i = 0; rows && i < tree->n_rows; i++)
+                report_row(points, &stages[s], tree->first + i, report);
             free(values);
         }
 }

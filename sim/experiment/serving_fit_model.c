@@ -102,7 +102,7 @@ static void assemble(const fit_tree *tree, int fold, const double *x, system_of 
     for (size_t i = 0; i < tree->n_rows; i++) {
         const fit_row *row = &tree->rows[i];
         double total[FIT_PARAMS], predicted[2], d[FIT_PARAMS];
-        if (row->fold == fold)
+        if (fold >= 0 && (tree->cells ? row->cell_fold : row->fold) == fold)
             continue;
         apmw_fit_row_total(tree, x, row, FIT_ALL_KINDS, total);
         apmw_fit_row_predict(row, total, predicted);

@@ -30,6 +30,7 @@ typedef struct fit_row {
     double slope[2][FIT_PARAMS];  /* of the same, by unit */
     double ln_measured[2];        /* NaN = says nothing */
     int fold;                     /* for leaving layouts out */
+    int cell_fold;                /* for leaving whole cells out: platform, model, engine, precision */
     double weight;                /* copies of one measurement share one */
 } fit_row;
 
@@ -43,6 +44,7 @@ typedef struct fit_tree {
     const unsigned *down_to;      /* [FIT_PATH]: kinds that a sum down to a kind is made of */
     double lower[FIT_PARAMS], upper[FIT_PARAMS]; /* of a row's total; soft */
     double row_sd[2], huber;
+    bool cells;                   /* folds are those of cells */
 } fit_tree;
 
 /* Mode of all deviations: x[n_nodes * FIT_PARAMS]. With fold >= 0 rows of that fold are left out. variance (may be NULL,

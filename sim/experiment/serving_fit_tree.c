@@ -160,6 +160,14 @@ static int fold_of(const apmw_points *points, const bool *keep, size_t i)
     return (int)(apmw_hash64(key, strlen(key), 1) % SERVING_FOLDS);
 }
 
+/* Whole cells left out: what a cell never measured gets. */
+static int cell_fold_of(const apmw_point *p)
+{
+    char key[128];
+    snprintf(key, sizeof key, "%s|%s|%s|%s", p->platform, p->model, p->engine, p->precision);
+    return (int)(apmw_hash64(key, strlen(key), 1) % SERVING_FOLDS);
+}
+
 /* Runs of one month that repeat a layout at one load are nearly copies (nightly runs): together they count once and a bit. */
 static double weight_of(const apmw_points *points, const bool *keep, size_t i)
 {
@@ -229,6 +237,7 @@ static apmw_status add_tree(serving_stage *stage, const apmw_points *points, con
         row->ln_measured[FIT_TTFT] =
             p->ttft_ms > 0 && p->ttft_ms <= options->ttft_limit_ms && !stalled ? log(p->ttft_ms) : (double)NAN;
         row->fold = fold_of(points, keep, rows[i]);
+        row->cell_fold = cell_fold_of(p);
         row->weight = weight_of(points, keep, rows[i]);
         tree->n_rows++;
     }
@@ -270,8 +279,9 @@ apmw_status apmw_serving_stage_build(const apmw_catalog *catalog, const apmw_pre
     out->trees = calloc(n, sizeof *out->trees);
     out->residual = calloc(n, sizeof *out->residual);
     out->left_out = calloc(n, sizeof *out->left_out);
+    out->cell_out = calloc(n, sizeof *out->cell_out);
     apmw_status status = APMW_OK;
-    if (!rows || !labels || !out->rows || !out->trees || !out->residual || !out->left_out)
+    if (!rows || !labels || !out->rows || !out->trees || !out->residual || !out->left_out || !out->cell_out)
         status = apmw_error_set(err, APMW_E_NOMEM, "serving fit: out of memory");
     for (size_t i = 0; status == APMW_OK && i < points->n; i++)
         if (keep[i] && points->items[i].speculative == out->speculative &&
@@ -293,8 +303,9 @@ apmw_status apmw_serving_stage_build(const apmw_catalog *catalog, const apmw_pre
         if (!seen)
             status = add_tree(out, points, keep, labels, rows, n_rows, i, options, err);
     }
-    for (size_t i = 0; out->residual && out->left_out && i < n; i++)
-        out->residual[i][0] = out->residual[i][1] = out->left_out[i][0] = out->left_out[i][1] = (double)NAN;
+    for (size_t i = 0; status == APMW_OK && i < n; i++)
+        for (int m = 0; m < 2; m++)
+            out->residual[i][m] = out->left_out[i][m] = out->cell_out[i][m] = (double)NAN;
     free(rows);
     free(labels);
     return status;
@@ -316,6 +327,7 @@ void apmw_serving_stage_free(serving_stage *stage, size_t n_points)
     free(stage->rows);
     free(stage->residual);
     free(stage->left_out);
+    free(stage->cell_out);
     memset(stage, 0, sizeof *stage);
 }
 

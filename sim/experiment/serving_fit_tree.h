@@ -51,7 +51,7 @@ typedef struct serving_stage {
     size_t n_rows;
     serving_tree *trees;
     size_t n_trees;
-    double (*residual)[2], (*left_out)[2]; /* ln(predicted / measured) of each row; NaN = none */
+    double (*residual)[2], (*left_out)[2], (*cell_out)[2]; /* ln(predicted / measured) of each row; NaN = none */
     apmw_overhead **base;                  /* of each point, two roles; speculative stage only */
 } serving_stage;
 
@@ -67,7 +67,8 @@ apmw_status apmw_serving_bases(const apmw_points *points, const apmw_overhead_ta
 /* Appends an entry for each node of each tree. */
 apmw_status apmw_serving_export(const serving_stage *stage, apmw_overhead_table *table, apmw_error *err);
 void apmw_serving_residuals(const fit_tree *tree, const double *x, const fit_row *row, double out[2]);
-void apmw_serving_report(const apmw_points *points, const serving_stage *stages, int n_stages, apmw_buf *report);
+void apmw_serving_report(const apmw_points *points, const serving_stage *stages, int n_stages, bool rows,
+                         apmw_buf *report);
 
 void apmw_serving_fit_overheads(const double *total, const apmw_overhead *base, bool disagg, int tp, apmw_overhead out[2]);
 double apmw_serving_fit_acceptance(const double *total, int draft_tokens, double osl);

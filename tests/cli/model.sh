@@ -25,6 +25,7 @@ gives()
 }
 
 gives 64 "does not apply" "$apmw" fit serving --platform h200
+gives 64 "fit serving" "$apmw" fit platforms --rows
 
 # A tree of its own: what is written must not touch the source tree.
 mkdir -p "$dir/a" "$dir/b" "$dir/tree"

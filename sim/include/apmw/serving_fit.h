@@ -27,6 +27,7 @@ typedef struct apmw_serving_fit_options {
     double sd_tpot, sd_ttft;  /* of ln, of one row: weights. 0.05, 0.15 */
     double huber;             /* 1 */
     double spread;            /* sd of a child's deviation as a share of its engine's prior sd; 0.3 */
+    bool report_rows;         /* a line of the report for each row */
     bool (*progress)(void *self, size_t done, size_t total);
     void *self;
 } apmw_serving_fit_options;
