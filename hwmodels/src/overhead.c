@@ -245,8 +245,11 @@ static bool holds(const apmw_overhead_entry *e, const apmw_overhead_key *key, un
         if (is_any(&pairs[i], i)) {
             continue;
         }
-        bool release = i == N_KEYS - 1;
+        bool release = i == N_KEYS - 1, platform = pairs[i].want == e->platform;
         const char *have = pairs[i].have ? pairs[i].have : "";
+        if (platform && !strcmp(apmw_overhead_silicon(have), pairs[i].want)) {
+            have = pairs[i].want;
+        }
         if (release ? have[0] && strcmp(have, pairs[i].want) < 0 : strcmp(have, pairs[i].want) != 0) {
             return false;
         }

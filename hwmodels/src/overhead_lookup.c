@@ -10,6 +10,17 @@ const char *apmw_overhead_platform(const char *platform)
     return strcmp(platform, "mi325x") ? platform : "mi300x";
 }
 
+const char *apmw_overhead_silicon(const char *platform)
+{
+    static const char *const known[][2] = {{"h100", "hopper"}, {"h200", "hopper"}, {"b200", "blackwell"}, {"b300", "blackwell"}};
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        if (!strcmp(platform, known[i][0])) {
+            return known[i][1];
+        }
+    }
+    return platform;
+}
+
 /* What a model adds to the spread whose served times the fit does not know: what whole cells left out of it were off by, and
  * more where forms stand for unmeasured kernels. */
 static apmw_status add_spread_of_forms(const compose_context *ctx, apmw_overhead *out, apmw_error *err)

@@ -34,7 +34,8 @@ static bool cut(const serving_label *full, int kind, serving_label *out)
         memcpy(out->precision, full->precision, sizeof out->precision);
     if (kind == SERVING_PLATFORM || kind == SERVING_MODEL_PLATFORM || kind == SERVING_LEAF ||
         kind == SERVING_LAYOUT)
-        memcpy(out->platform, full->platform, sizeof out->platform);
+        apmw_copy(out->platform, sizeof out->platform,
+                  kind == SERVING_PLATFORM && !full->disagg ? apmw_overhead_silicon(full->platform) : full->platform);
     if (kind == SERVING_MODEL_EPOCH || kind == SERVING_LEAF)
         memcpy(out->epoch, full->epoch, sizeof out->epoch);
     if (kind == SERVING_LAYOUT) {

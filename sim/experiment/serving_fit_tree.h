@@ -12,7 +12,7 @@ enum {
     SERVING_ENGINE, /* and vendor, and whether disaggregated: the root of a tree */
     SERVING_MODEL,
     SERVING_MODEL_PRECISION,
-    SERVING_PLATFORM,
+    SERVING_PLATFORM, /* of aggregated engines: its silicon */
     SERVING_MODEL_PLATFORM,
     SERVING_MODEL_EPOCH,
     SERVING_LEAF, /* model, platform, precision, epoch */

@@ -14,7 +14,7 @@ typedef struct apmw_overhead_entry {
     char vendor[16];        /* nvidia, amd or "*": software of one vendor says nothing of another's */
     char model[32];         /* or "*" */
     char family[16];        /* hopper, blackwell, cdna3, cdna4, or "*" */
-    char platform[24];      /* or "*" */
+    char platform[24];      /* or silicon, or "*" */
     char precision[8];      /* or "*" */
     char role[12];          /* "" aggregated, "prefill", "decode", or "*" */
     char released_from[12]; /* yyyy-mm-dd or "*": holds from then to the next entry of the same other keys */
@@ -48,6 +48,10 @@ size_t apmw_overhead_table_value(const apmw_overhead_table *table, const apmw_ov
 /* The platform whose overheads hold for this one: an MI325X is an MI300X with more and faster memory (the same dies and builds,
  * gfx942), so the two are one to the fit. Others are themselves. */
 const char *apmw_overhead_platform(const char *platform);
+/* The silicon of a platform, by which an entry may name it too: H100 and H200 are one die ("hopper"), B200 and B300 another
+ * ("blackwell"), in the same kind of node and under the same builds, so what an engine does around the kernels is theirs together.
+ * Boards with another host (GB200, GB300) and all others are themselves. */
+const char *apmw_overhead_silicon(const char *platform);
 /* The stated prior of an engine without any entry. */
 void apmw_overhead_prior(const char *engine, const char *role, apmw_overhead *out);
 

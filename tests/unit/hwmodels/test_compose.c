@@ -266,6 +266,30 @@ static void overhead_table_round_trip_and_sums(void **state)
     assert_true(prior.layer_s == 5e-6 && prior.prefill_scale == 1);
 }
 
+/* What a node of silicon says holds for all its parts, beside what is said of one of them. */
+static void parts_of_one_silicon_share(void **state)
+{
+    (void)state;
+    apmw_overhead_entry entries[] = {
+        {.engine = "sglang", .model = "*", .role = "", .released_from = "*", .value.layer_s = 1},
+        {.engine = "sglang", .model = "*", .platform = "blackwell", .role = "", .released_from = "*", .value.layer_s = 2},
+        {.engine = "sglang", .model = "m", .platform = "b300", .role = "", .released_from = "*", .value.layer_s = 4}};
+    apmw_overhead_table table = {.entry = entries, .n = sizeof entries / sizeof entries[0]};
+    const struct {
+        const char *platform;
+        double want;
+    } cases[] = {{"b200", 3}, {"b300", 7}, {"h200", 1}, {"gb200", 1}, {"", 1}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        apmw_overhead value = {.layer_s = -1};
+        const apmw_overhead_key key = {.engine = "sglang", .vendor = "nvidia", .model = "m", .family = "", .platform = cases[i].platform,
+                                       .precision = "fp8", .role = "", .released = ""};
+        assert_true(apmw_overhead_table_value(&table, &key, &value) > 0);
+        assert_true(value.layer_s == cases[i].want);
+    }
+    assert_string_equal(apmw_overhead_silicon("h100"), apmw_overhead_silicon("h200"));
+    assert_string_equal(apmw_overhead_silicon("gb300"), "gb300");
+}
+
 /* Milliseconds of all operations of one role in the reference decode pass, from the report: 64 sequences a rank. */
 static double role_ms(const char *rows, const char *role)
 {
@@ -438,6 +462,7 @@ int main(void)
                                        cmocka_unit_test(extrapolation_stays_physical),
                                        cmocka_unit_test(report_names_every_row),
                                        cmocka_unit_test(impossible_combinations_say_why),
+                                       cmocka_unit_test(parts_of_one_silicon_share),
                                        cmocka_unit_test(overhead_table_round_trip_and_sums)};
     return cmocka_run_group_tests(tests, open_catalog, close_catalog);
 }
