@@ -14,16 +14,19 @@
 
 typedef struct options {
     const char *what, *platform, *evidence, *folder;
-    bool rows;
+    bool rows, cross;
 } options;
 
-enum { OPT_PLATFORM = 256, OPT_EVIDENCE, OPT_FOLDER, OPT_ROWS };
+enum { OPT_PLATFORM = 256, OPT_EVIDENCE, OPT_FOLDER, OPT_ROWS, OPT_CROSS };
 
 static const struct argp_option option_list[] = {
     {"platform", OPT_PLATFORM, "NAME", 0, "Only this accelerator (default: all that have evidence)", 0},
     {"evidence", OPT_EVIDENCE, "DIR", 0, "Measured tables (default: hwmodels/evidence)", 0},
     {"into", OPT_FOLDER, "DIR", 0, "Where the .h5 files go (default: hwmodels)", 0},
     {"rows", OPT_ROWS, 0, 0, "serving: also a line for each row, with its errors in sample, with its layout and with its cell left out", 0},
+    {"cross-validate", OPT_CROSS, 0, 0,
+     "serving: fit five times without a fifth of the layouts, predict those, print errors and how often they lie inside their "
+     "intervals; writes nothing", 0},
     {0},
 };
 
@@ -43,6 +46,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case OPT_ROWS:
         o->rows = true;
         return 0;
+    case OPT_CROSS:
+        o->cross = true;
+        return 0;
     case ARGP_KEY_ARG:
         if (state->arg_num > 0)
             argp_error(state, "one kind of fit at a time, \"%s\" is too much", arg);
@@ -60,7 +66,8 @@ static const struct argp parser = {
     .doc = "Fits platform models from the measured evidence in the repository and writes one HDF5 file a platform: operation "
            "tables by engine, a fitted form with covariance and held-out error for each family of operations, and power "
            "parameters. The same evidence gives the same bytes. `apmw fit serving` fits engine overheads "
-           "(hwmodels/engines.h5) on the fit half of the measured serving points.\v"
+           "(hwmodels/engines.h5) on the fit half of the measured serving points; with --cross-validate it writes nothing and "
+           "says what layouts left out of that half are off by.\v"
            "Example: apmw fit platforms --platform b200 --into /tmp",
 };
 
@@ -179,7 +186,8 @@ static int fit_serving(apmw_cli *cli, const options *o)
     apmw_cli_catch_interrupt();
     apmw_status status = apmw_catalog_open(cli->data_dir, &catalog, &err);
     if (status == APMW_OK)
-        status = apmw_experiment_fit_serving(catalog, points, engines, provenance, &settings, &report, &err);
+        status = o->cross ? apmw_experiment_cross_validate(catalog, points, &settings, &report, &err)
+                          : apmw_experiment_fit_serving(catalog, points, engines, provenance, &settings, &report, &err);
     apmw_cli_progress_end(cli);
     int code = status == APMW_OK ? apmw_cli_emit(cli, &report) : apmw_cli_fail(cli, &err);
     apmw_buf_free(&report);
@@ -196,8 +204,8 @@ static int run(apmw_cli *cli, int argc, char **argv)
         return code;
     if (o.what == NULL)
         return apmw_cli_failf(cli, APMW_E_USAGE, "say what to fit: platforms or serving");
-    if (strcmp(o.what, "platforms") == 0 && o.rows)
-        return apmw_cli_failf(cli, APMW_E_USAGE, "--rows are those of fit serving");
+    if (strcmp(o.what, "platforms") == 0 && (o.rows || o.cross))
+        return apmw_cli_failf(cli, APMW_E_USAGE, "--rows and --cross-validate are those of fit serving");
     if (strcmp(o.what, "platforms") == 0)
         return fit_platforms(cli, &o);
     if (strcmp(o.what, "serving") == 0 && o.platform != NULL)

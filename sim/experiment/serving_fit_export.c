@@ -7,7 +7,7 @@
 #include "apmw/text.h"
 #include "serving_fit_tree.h"
 
-enum { ROWS_FOR_SD = 8 };
+enum { ROWS_FOR_SD = 8, LAYOUTS_OF_TREE = 4 };
 static const double p90_of_normal = 1.6449; /* 90 % of |normal| lie below */
 
 static bool has(const fit_row *row, const serving_tree *tree, int node)
@@ -28,29 +28,59 @@ static const fit_row *rows_of(const serving_stage *stage, const serving_tree *tr
     return first;
 }
 
-/* Spread of ln(predicted / measured) over a node's rows: of rows predicted with their layout left out, or, where the node
- * knows no model, of rows predicted without their model's numbers. NaN with too few rows. */
+/* ln(predicted / measured) of a row for one who knows no more of it than a node of this kind: its layout left out of the
+ * leaf of its cell, its whole cell left out of what several cells share, no number of its model in what knows no model. */
+static double ln_error(const serving_stage *stage, const serving_tree *tree, size_t i, int kind, int m)
+{
+    const fit_row *row = &stage->rows[tree->first + i];
+    if (kind == SERVING_LEAF)
+        return stage->left_out[tree->first + i][m];
+    if (kind != SERVING_ENGINE && kind != SERVING_PLATFORM)
+        return stage->cell_out[tree->first + i][m];
+    fit_tree shape = {.start = tree->start};
+    double total[FIT_PARAMS], predicted[2];
+    apmw_fit_row_total(&shape, tree->x, row, apmw_serving_down_to[SERVING_PLATFORM], total);
+    apmw_fit_row_predict(row, total, predicted);
+    return log(predicted[m]) - row->ln_measured[m];
+}
+
+/* Spread of that over the rows of a node, or of the whole tree (node < 0); NaN with too few rows. */
+static double pooled_sd(const serving_stage *stage, const serving_tree *tree, int node, int kind, int m, double *scratch)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < tree->n_rows; i++) {
+        if (node >= 0 && !has(&stage->rows[tree->first + i], tree, node))
+            continue;
+        const double r = ln_error(stage, tree, i, kind, m);
+        if (isfinite(r))
+            scratch[n++] = fabs(r);
+    }
+    return n >= (node >= 0 ? 2 : ROWS_FOR_SD) ? apmw_quantile(scratch, n, 0.9) / p90_of_normal : (double)NAN;
+}
+
+/* Distinct layouts among the rows of a node: rows of one layout err alike. */
+static size_t layouts_of(const serving_stage *stage, const serving_tree *tree, int node)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < tree->n_rows; i++) {
+        const fit_row *row = &stage->rows[tree->first + i];
+        bool first = has(row, tree, node);
+        for (size_t j = 0; j < i && first; j++)
+            first = stage->rows[tree->first + j].path[SERVING_LAYOUT] != row->path[SERVING_LAYOUT];
+        n += first;
+    }
+    return n;
+}
+
+/* A few layouts say little of how far the next one lies, so a node's own spread is drawn to that of its tree, which counts
+ * as LAYOUTS_OF_TREE layouts. */
 static void spread_of(const serving_stage *stage, const serving_tree *tree, int node, double *scratch, double out[2])
 {
-    bool knows_model = tree->label[node].model[0] != '\0';
-    fit_tree shape = {.start = tree->start};
+    const double n = (double)layouts_of(stage, tree, node);
     for (int m = 0; m < 2; m++) {
-        size_t n = 0;
-        for (size_t i = 0; i < tree->n_rows; i++) {
-            const fit_row *row = &stage->rows[tree->first + i];
-            double r = stage->left_out[tree->first + i][m];
-            if (!has(row, tree, node))
-                continue;
-            if (!knows_model) {
-                double total[FIT_PARAMS], predicted[2];
-                apmw_fit_row_total(&shape, tree->x, row, apmw_serving_down_to[SERVING_PLATFORM], total);
-                apmw_fit_row_predict(row, total, predicted);
-                r = log(predicted[m]) - row->ln_measured[m];
-            }
-            if (isfinite(r))
-                scratch[n++] = fabs(r);
-        }
-        out[m] = n >= ROWS_FOR_SD ? apmw_quantile(scratch, n, 0.9) / p90_of_normal : (double)NAN;
+        const double all = pooled_sd(stage, tree, -1, tree->kind[node], m, scratch);
+        const double own = pooled_sd(stage, tree, node, tree->kind[node], m, scratch);
+        out[m] = isnan(own) ? all : sqrt((n * own * own + LAYOUTS_OF_TREE * all * all) / (n + LAYOUTS_OF_TREE));
     }
 }
 

@@ -146,7 +146,7 @@ static bool same_layout(const apmw_point *a, const apmw_point *b)
 }
 
 /* Folds leave whole layouts out, or whole length shapes where a cell has one layout, as the split into halves does. */
-static int fold_of(const apmw_points *points, const bool *keep, size_t i)
+int apmw_serving_fold(const apmw_points *points, const bool *keep, size_t i)
 {
     const apmw_point *p = &points->items[i];
     const apmw_layout *l = &p->layout[p->disagg];
@@ -237,7 +237,7 @@ static apmw_status add_tree(serving_stage *stage, const apmw_points *points, con
         bool stalled = strcmp(labels[i].vendor, "amd") == 0 && !p->median;
         row->ln_measured[FIT_TTFT] =
             p->ttft_ms > 0 && p->ttft_ms <= options->ttft_limit_ms && !stalled ? log(p->ttft_ms) : (double)NAN;
-        row->fold = fold_of(points, keep, rows[i]);
+        row->fold = apmw_serving_fold(points, keep, rows[i]);
         row->cell_fold = cell_fold_of(p);
         row->weight = weight_of(points, keep, rows[i]);
         tree->n_rows++;

@@ -60,6 +60,9 @@ apmw_status apmw_serving_stage_build(const apmw_catalog *catalog, const apmw_pre
                                 apmw_error *err);
 /* Turns the days of runs in `epoch` into the first days of their epochs; AMD's are given. */
 apmw_status apmw_serving_epochs(serving_label *labels, size_t n, apmw_error *err);
+/* Fold, 0 to SERVING_FOLDS - 1, in which point i is left out: with its whole layout, or its length shape where the kept points
+ * of its cell have one layout. */
+int apmw_serving_fold(const apmw_points *points, const bool *keep, size_t i);
 void apmw_serving_stage_free(serving_stage *stage, size_t n_points);
 /* Plain overheads of the points of the speculative stage. */
 apmw_status apmw_serving_bases(const apmw_points *points, const apmw_overhead_table *table, serving_stage *stage,
