@@ -112,6 +112,16 @@ static apmw_status check_prices(const compose_context *ctx, const compose_ops *o
     return APMW_OK;
 }
 
+/* Absorbed attention of a token to one before it, all layers: 2 (2 kv_lora + rope) products a head. No table has it at
+ * these lengths. FlashInfer's MLA wrapper, which SGLang 0.5.8 falls back to (trtllm_mla_backend.py), runs its FA2 kernel on
+ * Blackwell, built on the older matrix instructions. */
+static double absorbed_pair(const compose_context *ctx, double efficiency)
+{
+    const apmw_llm_spec *m = ctx->llm;
+    double flops = 2.0 * (2 * m->kv_lora + m->rope_dim) * m->heads / ctx->layout.tp * m->layers;
+    return flops / (efficiency * ctx->accelerator->bf16_flop_per_s);
+}
+
 apmw_status apmw_compose(apmw_catalog *catalog, const apmw_serving_spec *spec, const apmw_overhead *overhead,
                          apmw_step_cost **out, apmw_compose_report *report, apmw_error *err)
 {
@@ -131,7 +141,14 @@ apmw_status apmw_compose(apmw_catalog *catalog, const apmw_serving_spec *spec, c
         apmw_compose_context_close(&ctx);
         return st;
     }
-    composed_cost *c = calloc(1, sizeof *c);
+    double efficiency = 0;
+    st = apmw_rule_number(&ctx, "models", "absorbed_prompt_efficiency", 0, &efficiency, err);
+    composed_cost *c = st ? NULL : calloc(1, sizeof *c);
+    if (st) {
+        apmw_compose_ops_free(&ops);
+        apmw_compose_context_close(&ctx);
+        return st;
+    }
     if (!c) {
         apmw_compose_ops_free(&ops);
         apmw_compose_context_close(&ctx);
@@ -147,6 +164,9 @@ apmw_status apmw_compose(apmw_catalog *catalog, const apmw_serving_spec *spec, c
     apmw_composed_cost_knots(c);
     apmw_composed_cost_sample(c, &ops);
     fill_work(c, &ctx);
+    if (spec->absorbed_chunks && ctx.llm->kv_lora > 0 && efficiency > 0) {
+        c->absorbed_pair_s = absorbed_pair(&ctx, efficiency);
+    }
     floor_extrapolation(c, ctx.accelerator->hbm_bytes_per_s);
     fill_report(report, &ctx, &ops);
     apmw_compose_ops_free(&ops);

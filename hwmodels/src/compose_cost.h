@@ -41,6 +41,7 @@ typedef struct composed_cost {
     double linear[PROMPT_ROWS][LENGTH_KNOTS];         /* the same of kernels that do not see the past */
     double prefix[PROMPT_ROWS][FRESH_KNOTS][PAST_KNOTS];
     double length_hi, fresh_hi, past_hi;              /* measured */
+    double absorbed_pair_s; /* attention of one new token to one token in the absorbed form; 0: the engine has it not */
     /* work, per accelerator */
     double dense_flops_per_token, dense_bytes;
     double moe_layers, expert_bytes, experts_per_rank, hit_share; /* share of experts one token reaches */

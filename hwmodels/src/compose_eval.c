@@ -174,9 +174,27 @@ static double chunk_row(const composed_cost *c, int b, double fresh, double past
     return t / exp2(b);
 }
 
+/* A batch in which a chunk stands on tokens of its own prompt, where the engine has only the absorbed form for it: every
+ * head reads the latents, and the other prompts of the batch go the same way. 0: this batch is none. */
+static double absorbed_attention(const composed_cost *c, const apmw_step_load *load)
+{
+    double pairs = 0;
+    bool continued = false;
+    for (size_t i = 0; c->absorbed_pair_s > 0 && i < load->n_chunks; i++) {
+        double fresh = (double)load->chunks[i].new_tokens, past = (double)load->chunks[i].past_tokens;
+        continued = continued || past > 0;
+        pairs += fresh * (past + (fresh + 1) / 2);
+    }
+    return continued ? pairs * c->absorbed_pair_s : 0;
+}
+
 /* Prompts of unequal length share their kernels: each pays its share of a pass of as many prompts like itself. */
 static double chunks_attention(const composed_cost *c, const apmw_step_load *load, bool *outside)
 {
+    double absorbed = absorbed_attention(c, load);
+    if (absorbed > 0) {
+        return absorbed;
+    }
     double u = log2((double)load->n_chunks);
     int b = (int)u;
     b = b > PROMPT_ROWS - 2 ? PROMPT_ROWS - 2 : b;

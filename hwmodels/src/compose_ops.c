@@ -209,17 +209,22 @@ static apmw_status add_deepep(const compose_context *ctx, compose_ops *ops, apmw
     return add_op(ctx, ops, "deepep", "comm_wideep_deepep_ll", ctx->moe, m->moe_layers, ARG_RANK_TOKENS, &q, err);
 }
 
-/* All ranks' tokens gathered before the experts, their sums scattered after. */
-static apmw_status add_gather_scatter(const compose_context *ctx, compose_ops *ops, double count, apmw_error *err)
+/* All ranks' tokens gathered before the experts, their sums scattered after. Ranks of unequal length (prompts) do both by
+ * sums over buffers of all tokens, as SGLang does (dp_attention.py, DpPaddingMode.SUM_LEN; communicator.py: reduce-scatter only
+ * where ranks are padded to one length), unless the tokens are gathered as FP4 (standard.py, flashinfer_cutlass): half a byte a
+ * number and one of scale for sixteen. */
+static apmw_status add_gather_scatter(const compose_context *ctx, compose_ops *ops, double count, int how, apmw_error *err)
 {
-    static const char *const halves[] = {"all_gather", "reduce_scatter"};
+    enum { EQUAL = 1, SUMS = 2, FP4_GATHER = 3 };
+    const char *const halves[] = {how == SUMS ? "all_reduce" : "all_gather", how == SUMS ? "all_reduce" : "reduce_scatter"};
     apmw_status st = APMW_OK;
     for (int i = 0; i < 2 && !st; i++) {
         query q = {.n = 0};
+        double share = how == FP4_GATHER && i == 0 ? (0.5 + 1.0 / 16) / 2 : 1;
         apmw_query_text(&q, "op_name", halves[i]);
         apmw_query_text(&q, "nccl_dtype", "half");
         apmw_query_number(&q, "num_gpus", ctx->gpus);
-        apmw_query_var(&q, "message_size", 0, ctx->llm->hidden);
+        apmw_query_var(&q, "message_size", 0, share * ctx->llm->hidden);
         st = add_op(ctx, ops, "gather_scatter", "comm_nccl", "half", count, ARG_TOTAL_TOKENS, &q, err);
     }
     return st;
@@ -257,7 +262,7 @@ static apmw_status add_collectives(const compose_context *ctx, compose_ops *ops,
         return add_deepep(ctx, ops, err);
     }
     if (gather > 0) {
-        return add_gather_scatter(ctx, ops, exchanges, err);
+        return add_gather_scatter(ctx, ops, exchanges, (int)gather, err);
     }
     /* One exchange a MoE layer, priced as one all-reduce of all ranks' tokens (hwmodels/ACCURACY.md). */
     return ctx->gpus >= (int)wide && l->moe_ep >= 2 ? add_alltoall(ctx, ops, err)

@@ -44,7 +44,7 @@ static void make_spec(const apmw_scenario *scenario, const apmw_node_spec *node,
     apmw_engine_settings *s = &point->settings[0];
     s->token_budget = s->max_prefill_tokens = s->max_seqs = s->max_model_len = s->kv_memory_fraction = s->block_tokens =
         s->recv_interval = s->batch_wait_tokens = s->batch_wait_iters = s->adp_wait_iters = s->draft_tokens =
-            s->num_prompts = (double)NAN;
+            s->num_prompts = s->max_total_tokens = (double)NAN;
     s->chunked_prefill = -1;
     apmw_copy(s->kv_dtype, sizeof s->kv_dtype, scenario->kv_dtype);
     apmw_copy(s->moe_backend, sizeof s->moe_backend, scenario->moe_backend);

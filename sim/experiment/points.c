@@ -157,6 +157,8 @@ static apmw_status read_settings(const reader *r, const apmw_point *point, apmw_
     out->adp_wait_iters = number_after(text, "timeout_iters=");
     role_text(cell(r, "server_other"), role, text, sizeof text);
     out->batch_wait_iters = number_after(text, "batch_wait_timeout_iters=");
+    out->max_total_tokens = number_after(text, "max-total-tokens=");
+    out->absorbed_chunks = strstr(text, "disable-chunked-prefix-cache") != NULL;
     out->batch_wait_tokens = number_after(text, "batch_wait_max_tokens_ratio=") * out->token_budget;
     return APMW_OK;
 }

@@ -12,7 +12,8 @@ void apmw_points_settings_clear(apmw_engine_settings *s)
     memset(s, 0, sizeof *s);
     double *const numbers[] = {&s->token_budget,  &s->max_prefill_tokens, &s->max_seqs,          &s->max_model_len,
                                &s->block_tokens,  &s->kv_memory_fraction, &s->recv_interval,     &s->batch_wait_tokens,
-                               &s->batch_wait_iters, &s->adp_wait_iters,  &s->draft_tokens,      &s->num_prompts};
+                               &s->batch_wait_iters, &s->adp_wait_iters,  &s->draft_tokens,      &s->num_prompts,
+                               &s->max_total_tokens};
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
         *numbers[i] = (double)NAN;
     s->chunked_prefill = -1;
@@ -190,7 +191,7 @@ static apmw_status apply_rule(const apmw_json_cur *set, const apmw_formula_vars 
 {
     static const char *const keys[] = {"token_budget", "max_prefill_tokens", "max_seqs", "max_model_len",
                                        "block_tokens", "kv_memory_fraction", "recv_interval", "batch_wait_tokens",
-                                       "batch_wait_iters", "adp_wait_iters", "draft_tokens", "num_prompts",
+                                       "batch_wait_iters", "adp_wait_iters", "draft_tokens", "num_prompts", "max_total_tokens",
                                        "chunked_prefill", "batching", "kv_dtype", "moe_backend", "precision",
                                        NULL};
     apmw_status status = apmw_json_only_keys(set, keys, err);
@@ -226,6 +227,7 @@ static void overlay(const apmw_engine_settings *row, field *fields, const field 
             *fields[i].value = *cells[i].value;
     if (row->chunked_prefill >= 0)
         out->chunked_prefill = row->chunked_prefill;
+    out->absorbed_chunks = row->absorbed_chunks;
     if (row->kv_dtype[0])
         apmw_copy(out->kv_dtype, sizeof out->kv_dtype, row->kv_dtype);
     if (row->moe_backend[0])
@@ -234,7 +236,7 @@ static void overlay(const apmw_engine_settings *row, field *fields, const field 
         apmw_copy(out->batching, sizeof out->batching, row->batching);
 }
 
-enum { N_FIELDS = 12 };
+enum { N_FIELDS = 13 };
 static void list_fields(apmw_engine_settings *s, field *out)
 {
     const field fields[N_FIELDS] = {
@@ -250,6 +252,7 @@ static void list_fields(apmw_engine_settings *s, field *out)
         {"batch_wait_iters", &s->batch_wait_iters},
         {"adp_wait_iters", &s->adp_wait_iters},
         {"num_prompts", &s->num_prompts},
+        {"max_total_tokens", &s->max_total_tokens},
     };
     memcpy(out, fields, sizeof fields);
 }

@@ -22,6 +22,7 @@ void apmw_point_spec(const apmw_point *point, apmw_role role, const apmw_engine_
               role == APMW_ROLE_ENGINE ? "" : role == APMW_ROLE_PREFILL ? "prefill" : "decode");
     out->layout = point->layout[apmw_points_role_index(role)];
     out->draft_tokens = (int)settings->draft_tokens;
+    out->absorbed_chunks = settings->absorbed_chunks;
 }
 
 static int64_t whole(double value, int64_t missing)

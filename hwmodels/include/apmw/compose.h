@@ -26,6 +26,7 @@ typedef struct apmw_serving_spec {
     char role[12];       /* "", "prefill", "decode": disaggregated workers carry other overheads */
     apmw_layout layout;
     int draft_tokens;
+    bool absorbed_chunks; /* MLA: a prompt batch in which a chunk continues a prompt runs the absorbed form, all of it */
     bool kv_all_windows; /* sizes the KV pool by apmw_llm_kv_bytes_all_windows */
 } apmw_serving_spec;
 

@@ -28,6 +28,8 @@ typedef struct apmw_engine_settings {
     double adp_wait_iters;     /* TensorRT-LLM attention-DP */
     double draft_tokens;
     double num_prompts;        /* of the load driver */
+    double max_total_tokens;   /* SGLang: the KV pool of a rank holds no more */
+    bool absorbed_chunks;      /* SGLang without its chunked prefix cache: see apmw_serving_spec */
     int chunked_prefill;       /* -1 not set */
     char kv_dtype[12];
     char moe_backend[48];

@@ -127,6 +127,25 @@ static void disaggregated_row(void **state)
     apmw_points_free(&points);
 }
 
+/* What SGLang's recipes state of a worker's pool and of chunks that continue a prompt. */
+static void sglang_worker_row(void **state)
+{
+    (void)state;
+    apmw_points points;
+    parse("d2,gb300,deepseek-v3-r1,sglang,fp4,disagg,1024,1024,8192,48,,,,,,4,1,4,4,1,1,32,32,none,0.8,mean,2000,15,"
+          "2026-02-12,known,P:65536 D:786432,P:30000 D:67584,P:fp8 D:fp8,P:0.84 D:0.83,,sa-bench client of srt-slurm,"
+          ",,P:disable-chunked-prefix-cache max-total-tokens=131072 quantization=modelopt_fp4 D:max-total-tokens=3122380,\n",
+          &points);
+    const apmw_point *p = &points.items[0];
+    apmw_engine_settings pre = settle(p, APMW_ROLE_PREFILL), dec = settle(p, APMW_ROLE_DECODE);
+    assert_true(pre.max_total_tokens == 131072 && dec.max_total_tokens == 3122380);
+    assert_true(pre.absorbed_chunks && !dec.absorbed_chunks);
+    apmw_serving_spec spec;
+    apmw_point_spec(p, APMW_ROLE_PREFILL, &pre, &spec);
+    assert_true(spec.absorbed_chunks);
+    apmw_points_free(&points);
+}
+
 /* Rows that say nothing about the server get the recipe rules of their engine, platform, model and day. */
 static void silent_rows(void **state)
 {
@@ -241,7 +260,7 @@ static void bad_cells(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(formulas),    cmocka_unit_test(aggregated_row), cmocka_unit_test(disaggregated_row),
+        cmocka_unit_test(formulas),    cmocka_unit_test(aggregated_row), cmocka_unit_test(sglang_worker_row), cmocka_unit_test(disaggregated_row),
         cmocka_unit_test(silent_rows), cmocka_unit_test(split_rule),     cmocka_unit_test(bad_cells),
         cmocka_unit_test(mended_layouts), cmocka_unit_test(clients),
     };

@@ -431,6 +431,72 @@ static void amd_forms_follow_the_hardware(void **state)
     assert_non_null(strstr(line, "KV bytes"));
 }
 
+static double prompts_ms(const apmw_serving_spec *spec, int64_t past)
+{
+    apmw_step_cost *cost = NULL;
+    apmw_error err = {0};
+    if (apmw_compose(catalog, spec, NULL, &cost, NULL, &err))
+        fail_msg("%s", err.message);
+    const apmw_chunk chunks[3] = {{512, past, 1}, {1024, 0, 1}, {512, 0, 0}};
+    const apmw_step_load load = {.rank_tokens = 2048, .total_tokens = 8192, .chunks = chunks, .n_chunks = 3};
+    apmw_step_work work;
+    apmw_step_cost_eval(cost, &load, &work);
+    apmw_step_cost_free(cost);
+    return work.time_s * 1e3;
+}
+
+/* SGLang without its chunked prefix cache: a batch of whole prompts costs what it did, one that continues a prompt has all of
+ * its attention in the absorbed form, 2 x (2 x 512 + 64) products a pair of tokens and head at 12 % of the bf16 rate. */
+static void continued_chunks_run_absorbed(void **state)
+{
+    (void)state;
+    apmw_serving_spec with = spec_of("gb300", "deepseek-v3-r1", "sglang", "fp4", (apmw_layout){.tp = 1, .attention_dp = 4, .moe_ep = 4});
+    strcpy(with.role, "prefill");
+    apmw_serving_spec without = with;
+    without.absorbed_chunks = true;
+    assert_true(prompts_ms(&with, 0) == prompts_ms(&without, 0));
+    const double extra = prompts_ms(&without, 700) - prompts_ms(&without, 1);
+    const apmw_accelerator_spec *a = NULL;
+    assert_int_equal(apmw_catalog_accelerator(catalog, "gb300", &a, NULL), APMW_OK);
+    const double by_hand = 1e3 * 512.0 * 699.0 * 61.0 * 128.0 * 2.0 * (2 * 512 + 64) / (0.12 * a->bf16_flop_per_s);
+    assert_true(fabs(extra / by_hand - 1) < 0.05); /* and the prefix's own products with the latent */
+    assert_true(prompts_ms(&without, 700) > 1.2 * prompts_ms(&with, 700));
+}
+
+/* Prompts of ranks of unequal length are gathered and scattered by sums, decode steps and FP4 prompts by gathers. */
+static void prompts_gather_by_sums(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *role, *backend, *op;
+        int times;
+    } cases[] = {{"decode", "", "all_reduce", 0}, {"prefill", "", "all_reduce", 2}, {"prefill", "flashinfer_cutlass", "all_reduce", 0}};
+    double ms[3] = {0, 0, 0};
+    for (int i = 0; i < 3; i++) {
+        apmw_serving_spec s = spec_of("b200", "deepseek-v3-r1", "sglang", "fp4", (apmw_layout){.tp = 1, .attention_dp = 4, .moe_ep = 4});
+        strcpy(s.role, cases[i].role);
+        strcpy(s.moe_backend, cases[i].backend);
+        apmw_step_cost *cost = NULL;
+        apmw_compose_report report;
+        apmw_error err = {0};
+        if (apmw_compose(catalog, &s, NULL, &cost, &report, &err))
+            fail_msg("%s", err.message);
+        int found = 0;
+        for (const char *at = strstr(report.rows.data, "gather_scatter"); at; at = strstr(at + 1, "\ngather_scatter")) {
+            const char *line = *at == '\n' ? at + 1 : at, *end = strchr(line, '\n');
+            const char *op = strstr(line, cases[i].op);
+            double decode, prompt;
+            assert_int_equal(sscanf(line, "gather_scatter %*g %lf %lf", &decode, &prompt), 2);
+            ms[i] += prompt;
+            found += op && op < end;
+        }
+        assert_int_equal(found, cases[i].times);
+        apmw_compose_report_free(&report);
+        apmw_step_cost_free(cost);
+    }
+    assert_true(ms[1] > 1.5 * ms[0] && ms[2] < 0.8 * ms[0]);
+}
+
 /* MI325X takes MI300X's overheads; a model that was never served on AMD carries the spread of its forms. */
 static void amd_overheads_and_spreads(void **state)
 {
@@ -457,6 +523,8 @@ int main(void)
                                        cmocka_unit_test(workers_exchange_as_their_engine_does),
                                        cmocka_unit_test(amd_forms_follow_the_hardware),
                                        cmocka_unit_test(amd_overheads_and_spreads),
+                                       cmocka_unit_test(continued_chunks_run_absorbed),
+                                       cmocka_unit_test(prompts_gather_by_sums),
                                        cmocka_unit_test(overhead_is_added),
                                        cmocka_unit_test(prefixes_are_priced),
                                        cmocka_unit_test(extrapolation_stays_physical),
