@@ -47,6 +47,48 @@ static bool one_domain(const apmw_accelerator_spec *a, const apmw_accelerator_sp
     return strcmp(a->id, b->id) == 0 && a->scaleup_domain >= accelerators;
 }
 
+void apmw_decode_worker(apmw_engine_config *engine)
+{
+    if (engine->batching == APMW_BATCHING_SGLANG) {
+        engine->batching = APMW_BATCHING_TRTLLM;
+        engine->max_prefill_tokens = 0;
+        engine->recv_interval = 0;
+        engine->prefill_delay_passes = 0;
+    }
+    engine->max_num_batched_tokens = (int64_t)1 << 40; /* prompts pass through no step */
+    engine->request_overhead_ns = 0;
+    engine->frontend_ns_per_token = 0.0;
+    engine->adp_wait_iters = engine->batch_wait_iters = 0;
+    engine->batch_wait_tokens = 0;
+}
+
+apmw_status apmw_link_make(const apmw_link_ends *ends, apmw_kv_link *out, apmw_error *err)
+{
+    const bool inside = one_domain(ends->from, ends->to, ends->accelerators);
+    double out_rate = inside ? ends->from->scaleup_bytes_per_s : ends->from->scaleout_bytes_per_s;
+    double in_rate = inside ? ends->to->scaleup_bytes_per_s : ends->to->scaleout_bytes_per_s;
+    if (!isnan(ends->gbyte_per_s)) {
+        out_rate = in_rate = 1e9 * ends->gbyte_per_s;
+    }
+    if (isnan(out_rate) || isnan(in_rate)) {
+        return apmw_error_set(err, APMW_E_SCENARIO,
+                              "no rate is known for KV from %s to %s: state disaggregation.link.gbyte_per_s", ends->from->id,
+                              ends->to->id);
+    }
+    *out = (apmw_kv_link){
+        .out_bytes_per_s = out_rate * ends->from_size / ends->from_ranks,
+        .in_bytes_per_s = in_rate * ends->to_size / ends->to_ranks,
+        .bytes_per_token = ends->bytes_per_token,
+        .bytes_per_request = ends->bytes_per_request,
+        .latency_ns = isnan(ends->latency_us) ? 0 : apmw_time_from_s(1e-6 * ends->latency_us),
+        /* Fitted: what a prompt token costs a prefill worker beside its kernels is the handing over of its KV. */
+        .handover_ns_per_token = 1e9 * ends->handover_s_per_token,
+        .decode_first = ends->decode_first,
+        .last_chunk_tokens = ends->decode_first ? ends->chunk_tokens : 0,
+    };
+    return APMW_OK;
+}
+
 /* The KV of a prompt as the decode pool keeps it: so much a token around `context`, and the rest of it whatever the length. */
 static apmw_status make_link(apmw_catalog *catalog, const apmw_scenario *scenario, double context, apmw_deployment *out,
                              apmw_error *err)
@@ -63,31 +105,20 @@ static apmw_status make_link(apmw_catalog *catalog, const apmw_scenario *scenari
     if (status != APMW_OK) {
         return status;
     }
-    const bool inside = one_domain(from, to, out->accelerators);
-    double out_rate = inside ? from->scaleup_bytes_per_s : from->scaleout_bytes_per_s;
-    double in_rate = inside ? to->scaleup_bytes_per_s : to->scaleout_bytes_per_s;
-    if (!isnan(scenario->link.gbyte_per_s)) {
-        out_rate = in_rate = 1e9 * scenario->link.gbyte_per_s;
-    }
-    if (isnan(out_rate) || isnan(in_rate)) {
-        return apmw_error_set(err, APMW_E_SCENARIO,
-                              "no rate is known for KV from %s to %s: state disaggregation.link.gbyte_per_s", from->id, to->id);
-    }
-    double per_token = 0.0, per_request = 0.0;
-    apmw_deployment_kv_bytes(out, llm, context, 1, &per_token, &per_request);
-    const int64_t chunk = out->prefill->engine.max_num_batched_tokens;
-    out->link = (apmw_kv_link){
-        .out_bytes_per_s = out_rate * out->prefill->choice.size / out->prefill->engine.n_ranks,
-        .in_bytes_per_s = in_rate * out->choice.size / out->engine.n_ranks,
-        .bytes_per_token = per_token,
-        .bytes_per_request = per_request,
-        .latency_ns = isnan(scenario->link.latency_us) ? 0 : apmw_time_from_s(1e-6 * scenario->link.latency_us),
-        /* Fitted: what a prompt token costs a prefill worker beside its kernels is the handing over of its KV. */
-        .handover_ns_per_token = 1e9 * out->prefill->overhead.frontend_s_per_token,
-        .decode_first = scenario->link.decode_first,
-        .last_chunk_tokens = scenario->link.decode_first ? chunk : 0,
-    };
-    return APMW_OK;
+    apmw_link_ends ends = {.from = from,
+                           .to = to,
+                           .accelerators = out->accelerators,
+                           .from_size = out->prefill->choice.size,
+                           .from_ranks = out->prefill->engine.n_ranks,
+                           .to_size = out->choice.size,
+                           .to_ranks = out->engine.n_ranks,
+                           .gbyte_per_s = scenario->link.gbyte_per_s,
+                           .latency_us = scenario->link.latency_us,
+                           .handover_s_per_token = out->prefill->overhead.frontend_s_per_token,
+                           .decode_first = scenario->link.decode_first,
+                           .chunk_tokens = out->prefill->engine.max_num_batched_tokens};
+    apmw_deployment_kv_bytes(out, llm, context, 1, &ends.bytes_per_token, &ends.bytes_per_request);
+    return apmw_link_make(&ends, &out->link, err);
 }
 
 /* What the prompts' times stand on, before what the rest does. */
@@ -138,11 +169,7 @@ apmw_status apmw_deployment_build_pools(apmw_catalog *catalog, const apmw_scenar
         apmw_deployment_free(out);
         return status;
     }
-    /* Prompts come as KV through the prefill engines, which are what clients' requests reach first. */
-    out->engine.request_overhead_ns = 0;
-    out->engine.frontend_ns_per_token = 0.0;
-    out->engine.adp_wait_iters = out->engine.batch_wait_iters = 0;
-    out->engine.batch_wait_tokens = 0;
+    apmw_decode_worker(&out->engine);
     snprintf(out->name, sizeof out->name, "%s+%s", prefill->choice.name, out->choice.name);
     if (strcmp(prefill->spec.platform, out->spec.platform) != 0) {
         snprintf(out->platform, sizeof out->platform, "%s+%s", prefill->spec.platform, out->spec.platform);

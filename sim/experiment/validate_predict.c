@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "apmw/text.h"
+#include "deployment_private.h"
 #include "validate_private.h"
 
 static bool same_spec(const apmw_serving_spec *a, const apmw_serving_spec *b)
@@ -16,7 +17,8 @@ static bool same_spec(const apmw_serving_spec *a, const apmw_serving_spec *b)
            strcmp(a->moe_backend, b->moe_backend) == 0 && strcmp(a->released, b->released) == 0 &&
            strcmp(a->role, b->role) == 0 && a->layout.tp == b->layout.tp && a->layout.pp == b->layout.pp &&
            a->layout.attention_dp == b->layout.attention_dp && a->layout.moe_tp == b->layout.moe_tp &&
-           a->layout.moe_ep == b->layout.moe_ep && a->draft_tokens == b->draft_tokens;
+           a->layout.moe_ep == b->layout.moe_ep && a->draft_tokens == b->draft_tokens &&
+           a->absorbed_chunks == b->absorbed_chunks;
 }
 
 static size_t find_deployment(apmw_predictor *p, const apmw_serving_spec *spec)
@@ -164,6 +166,7 @@ static apmw_status size_pools(apmw_predictor *p, apmw_error *err)
                 apmw_copy(role->reason, sizeof role->reason, why.message);
             else if (status != APMW_OK)
                 return apmw_error_set(err, status, "row %s: %s", point->id, why.message);
+            role->kv_tokens = fmin(role->kv_tokens, role->settings.max_total_tokens); /* NaN: no such limit */
         }
     }
     return APMW_OK;
@@ -294,8 +297,6 @@ static apmw_status make_engine(const apmw_predictor *p, const predictor_role *ro
     if (status != APMW_OK)
         return status;
     const apmw_step_cost *cost = lay(costs, apmw_overhead_cost(d->cost, overhead, d->layers));
-    if (cost && kind == APMW_ROLE_DECODE)
-        cost = lay(costs, apmw_decode_only_cost(cost));
     if (!cost)
         return apmw_error_set(err, APMW_E_NOMEM, "out of memory");
     e->cost = cost;
@@ -303,38 +304,44 @@ static apmw_status make_engine(const apmw_predictor *p, const predictor_role *ro
     e->acceptance_length = e->draft_tokens > 0 ? acceptance : 1;
     e->request_overhead_ns = apmw_time_from_s(overhead->request_s);
     e->frontend_ns_per_token = overhead->frontend_s_per_token * 1e9;
-    if (kind == APMW_ROLE_DECODE) {
-        /* Prompts arrive as KV: no budget of tokens, no waiting for other ranks, no front end. */
-        e->batching = APMW_BATCHING_VLLM;
-        e->max_num_batched_tokens = (int64_t)1 << 40;
-        e->max_prefill_tokens = 0;
-        e->recv_interval = 0;
-        e->batch_wait_iters = 0;
-        e->batch_wait_tokens = 0;
-        e->adp_wait_iters = 0;
-        e->request_overhead_ns = 0;
-        e->frontend_ns_per_token = 0;
-    }
+    if (kind == APMW_ROLE_DECODE)
+        apmw_decode_worker(e);
     if (kind == APMW_ROLE_PREFILL) {
         e->draft_tokens = 0, e->acceptance_length = 1;
-        /* What a prompt token costs beside its kernels is the handing over of its KV, many at a time. */
-        run->handover_s_per_token = overhead->frontend_s_per_token;
+        /* What a prompt token costs beside its kernels is the handing over of its KV, many at a time: part of the link. */
         e->frontend_ns_per_token = 0;
     }
     run->accelerators[r] = d->cost->n_accelerators;
     return APMW_OK;
 }
 
-static double transfer_rate(const apmw_accelerator_spec *accelerator)
+/* What scenarios take for the same pools. */
+static apmw_status fill_link(const apmw_predictor *p, const apmw_point *point, const predictor_role roles[2],
+                             const apmw_accelerator_spec *accelerator, const apmw_llm_spec *llm, double handover_s_per_token,
+                             predict_run *run, apmw_error *err)
 {
-    /* Racks whose scale-up domain spans nodes move KV inside it. */
-    return accelerator->scaleup_domain > 16 || isnan(accelerator->scaleout_bytes_per_s)
-               ? accelerator->scaleup_bytes_per_s
-               : accelerator->scaleout_bytes_per_s;
+    const apmw_engine_config *prefill = &run->engine[0], *decode = &run->engine[1];
+    apmw_link_ends ends = {.from = accelerator,
+                           .to = accelerator,
+                           .accelerators = run->workers[0] * run->accelerators[0] + run->workers[1] * run->accelerators[1],
+                           .from_size = run->accelerators[0],
+                           .from_ranks = prefill->n_ranks,
+                           .to_size = run->accelerators[1],
+                           .to_ranks = decode->n_ranks,
+                           .gbyte_per_s = (double)NAN,
+                           .latency_us = (double)NAN,
+                           .handover_s_per_token = handover_s_per_token,
+                           /* SGLang too, whose decode workers take blocks first: hwmodels/ACCURACY.md, Disaggregated. */
+                           .decode_first = false,
+                           .chunk_tokens = prefill->max_num_batched_tokens};
+    apmw_deployment decoder = {.spec = p->deployments[roles[1].deployment].spec};
+    apmw_deployment_kv_bytes(&decoder, llm, point->prompt_scale * (double)point->isl, 1, &ends.bytes_per_token,
+                             &ends.bytes_per_request);
+    return apmw_link_make(&ends, &run->link, err);
 }
 
-static apmw_status fill_platform(const apmw_predictor *p, const apmw_point *point, bool power, predict_run *run,
-                                 apmw_error *err)
+static apmw_status fill_platform(const apmw_predictor *p, const apmw_point *point, const predictor_role roles[2], bool power,
+                                 double handover_s_per_token, predict_run *run, apmw_error *err)
 {
     const apmw_accelerator_spec *accelerator;
     const apmw_hwmodel *platform;
@@ -349,10 +356,8 @@ static apmw_status fill_platform(const apmw_predictor *p, const apmw_point *poin
     run->peak_flop_per_s = accelerator->bf16_flop_per_s;
     run->hbm_bytes_per_s = accelerator->hbm_bytes_per_s;
     run->power = power && platform->power.tdp_w > 0 ? &platform->power : NULL;
-    run->kv_bytes_per_s = transfer_rate(accelerator);
-    double element = strcmp(run->point->settings[1].kv_dtype, "bf16") == 0 ? 2 : 1;
-    double tokens = point->prompt_scale * (double)point->isl;
-    run->kv_bytes_per_token = apmw_llm_kv_bytes(llm, tokens, run->point->layout[1].tp, element) / tokens;
+    if (point->disagg)
+        return fill_link(p, point, roles, accelerator, llm, handover_s_per_token, run, err);
     return APMW_OK;
 }
 
@@ -386,12 +391,14 @@ apmw_status apmw_predict(const apmw_predictor *p, size_t i, const apmw_predict_o
     laid_costs costs = {.n = 0};
     predict_run run = {.point = point, .workers = {point->workers[0], point->workers[1]}};
     apmw_status status = APMW_OK;
+    double handover_s_per_token = 0;
     for (int r = 0; status == APMW_OK && r < n_roles; r++) {
         const predictor_role *role = &p->roles[i][r];
         const predictor_deployment *d = &p->deployments[role->deployment];
         const apmw_overhead *overhead = options->overhead[r] ? options->overhead[r]
                                         : options->no_fit    ? &none
                                                              : &d->overhead;
+        handover_s_per_token = r == 0 ? overhead->frontend_s_per_token : handover_s_per_token;
         status = make_engine(p, role, roles[r], overhead, acceptance, &costs, &run, err);
         if (r == 0 && !options->no_fit)
             out->ttft_ln_sd = overhead->ln_sd_ttft;
@@ -410,7 +417,7 @@ apmw_status apmw_predict(const apmw_predictor *p, size_t i, const apmw_predict_o
     double prompts = p->roles[i][0].settings.num_prompts;
     run.n_requests = isnan(prompts) || prompts < 1 ? 10 * point->concurrency : llround(prompts);
     if (status == APMW_OK)
-        status = fill_platform(p, point, options->power, &run, err);
+        status = fill_platform(p, point, p->roles[i], options->power, handover_s_per_token, &run, err);
     if (status == APMW_OK)
         status = apmw_predict_simulate(&run, out, err);
     free_laid(&costs);

@@ -42,25 +42,12 @@ typedef struct predict_run {
     int accelerators[2];      /* of one worker */
     const apmw_step_cost *cost[2];
     int64_t n_requests;
-    double kv_bytes_per_s;    /* of the transfer from prefill to decode */
-    double kv_bytes_per_token;
-    double handover_s_per_token; /* on top of the transfer at that rate */
+    apmw_kv_link link;        /* disaggregated: from prefill to decode workers */
     const apmw_power_params *power; /* NULL = none */
     double peak_flop_per_s, hbm_bytes_per_s;
 } predict_run;
 
 /* Runs the load and fills times, use and power. */
 apmw_status apmw_predict_simulate(const predict_run *run, apmw_prediction *out, apmw_error *err);
-
-/* Load driver of a disaggregated deployment: the client of the measured points; a request is a prompt on the least
- * loaded prefill worker (engines 0 .. n_prefill - 1), a transfer of its KV, and a decode on the least loaded decode
- * worker. ttft_s and tpot_s (n_requests, owned by the caller) are filled in as requests end; NaN = rejected. */
-typedef struct disagg_loop {
-    apmw_fixed_loop client;
-    size_t n_prefill, n_decode;
-    double transfer_s_per_token, transfer_fixed_s;
-    double *ttft_s, *tpot_s;
-} disagg_loop;
-apmw_status apmw_predict_disagg_workload(const disagg_loop *config, apmw_workload *out, apmw_error *err);
 
 #endif

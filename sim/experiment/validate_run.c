@@ -202,31 +202,28 @@ apmw_status apmw_predict_simulate(const predict_run *run, apmw_prediction *out, 
                                     .isl = llround(p->prompt_scale * (double)p->isl),
                                     .osl = p->osl, .ratio = p->ratio, .seed = 0, .gap_ns = 1000000};
     status = open_books(&b, run, err);
-    if (status == APMW_OK && p->disagg) {
-        const disagg_loop loop = {.client = client,
-                                  .n_prefill = (size_t)run->workers[0],
-                                  .n_decode = (size_t)run->workers[1],
-                                  .transfer_s_per_token = run->kv_bytes_per_token / run->kv_bytes_per_s + run->handover_s_per_token,
-                                  .ttft_s = ttft,
-                                  .tpot_s = tpot};
-        status = apmw_predict_disagg_workload(&loop, &workload, err);
-    } else if (status == APMW_OK) {
+    if (status == APMW_OK) {
         collector = apmw_collector_create(NULL, false);
         status = collector ? apmw_workload_fixed_loop(&client, &workload, err)
                            : apmw_error_set(err, APMW_E_NOMEM, "out of memory");
     }
     if (status != APMW_OK)
         goto done;
-    const apmw_probe *probes[2] = {&b.probe, collector ? apmw_collector_probe(collector) : NULL};
-    const apmw_sim_config config = {.engines = engines, .n_engines = n_engines, .routing = APMW_ROUTING_LEAST_LOADED};
-    status = apmw_sim_create(&config, workload, probes, collector ? 2 : 1, &sim, err);
+    const apmw_probe *probes[2] = {&b.probe, apmw_collector_probe(collector)};
+    /* Prefill workers hand over as those of scenarios do. */
+    const apmw_sim_config config = {.engines = engines,
+                                    .n_engines = n_engines,
+                                    .n_prefill = p->disagg ? (size_t)run->workers[0] : 0,
+                                    .link = run->link,
+                                    .decode_routing = APMW_ROUTING_LEAST_LOADED,
+                                    .routing = APMW_ROUTING_LEAST_LOADED};
+    status = apmw_sim_create(&config, workload, probes, 2, &sim, err);
     if (status == APMW_OK)
         status = apmw_sim_run(sim, APMW_TIME_NEVER, err);
-    if (status == APMW_OK && collector)
+    if (status == APMW_OK)
         status = apmw_collector_status(collector, err);
     if (status == APMW_OK) {
-        if (collector)
-            values_of(collector, ttft, tpot, n);
+        values_of(collector, ttft, tpot, n);
         status = close_books(&b, run, apmw_des_now(apmw_sim_des(sim)), out, err);
     }
     if (status == APMW_OK)

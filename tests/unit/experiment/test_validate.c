@@ -303,13 +303,41 @@ static void disaggregated_points(void **state)
     apmw_points_free(&points);
 }
 
+/* The pool that a server is told to keep to is the one simulated: where it holds one prompt, the next waits until the KV of the
+ * one before has been handed over. And a decode worker's limit of tokens a step is none for prompts that come as KV. */
+static void pools_as_stated(void **state)
+{
+    (void)state;
+    static const char text[] =
+        "id,platform,model,engine,precision,mode,isl,osl,concurrency,prefill_workers,prefill_tp,prefill_attention_dp,"
+        "prefill_moe_ep,decode_workers,decode_tp,decode_attention_dp,decode_moe_ep,spec_method,measured,server_certainty,"
+        "token_budget,server_other\n"
+        "wide,gb200,deepseek-v3-r1,sglang,fp4,disagg,4096,256,64,1,4,1,1,4,4,1,1,none,2026-02-08,known,P:32768 D:-,\n"
+        "tight,gb200,deepseek-v3-r1,sglang,fp4,disagg,4096,256,64,1,4,1,1,4,4,1,1,none,2026-02-08,known,P:32768 D:-,"
+        "P:max-total-tokens=6144 D:-\n"
+        "whole,gb200,gpt-oss-120b,trtllm,fp4,disagg,8192,1024,64,1,2,1,1,1,4,1,1,none,2026-01-07,known,P:- D:64,\n";
+    apmw_csv *csv = NULL;
+    apmw_points points;
+    apmw_validation v;
+    assert_int_equal(apmw_csv_parse("test", text, strlen(text), &csv, NULL), APMW_OK);
+    assert_int_equal(apmw_points_from_csv(csv, "test", APMW_SOURCE_DIR, &points, NULL), APMW_OK);
+    apmw_csv_free(csv);
+    run(&points, true, &v);
+    for (int i = 0; i < 3; i++)
+        if (!v.predictions[i].supported)
+            fail_msg("%s", v.predictions[i].reason);
+    assert_true(v.predictions[1].ttft_ms > 1.1 * v.predictions[0].ttft_ms);
+    apmw_validation_free(&v);
+    apmw_points_free(&points);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(laid_overhead_is_composed_overhead), cmocka_unit_test(decode_workers_run_no_prompts),
         cmocka_unit_test(groups_by_hand), cmocka_unit_test(reasons_for_rows_that_cannot_be),
         cmocka_unit_test(same_bytes_with_any_number_of_threads), cmocka_unit_test(no_fit_stays_as_near_as_it_was),
-        cmocka_unit_test(disaggregated_points),
+        cmocka_unit_test(disaggregated_points), cmocka_unit_test(pools_as_stated),
     };
     return cmocka_run_group_tests(tests, open_catalog, close_catalog);
 }
