@@ -152,6 +152,8 @@ static const double osl_share[FIT_PATH] = {1, 1, 0, 0, 0, 0, 0, 0}; /* a propert
 /* Prefill workers by precision and epoch too: B200's of FP8 take twice the time of their rows, those of FP4 just theirs; and
  * more by model: a request costs 30 ms with gpt-oss and 100 with R1. */
 static const double worker_time_share[FIT_PATH] = {1, 1, 1, 1, 1, 1, 1, 2};
+/* Split workers of AMD: FP8 prompts take what their rows say, those of FP4, whose rows of bf16 attention are slow ones, half. */
+static const double amd_worker_ttft_share[FIT_PATH] = {1, 1, 2, 1, 1, 0, 0.7, 0};
 static const double worker_ttft_share[FIT_PATH] = {1, 2, 1, 1, 1, 0.5, 0.7, 1.4};
 
 static void set_priors(serving_stage *stage, const serving_tree *tree, const apmw_serving_fit_options *options,
@@ -171,6 +173,7 @@ static void set_priors(serving_stage *stage, const serving_tree *tree, const apm
             double share = kind == 0 && (accept || p == FIT_SEQ || !stage->speculative) ? 1 : options->spread;
             const double *shares = p == FIT_ACCEPT_OSL ? osl_share
                                    : tree->workers     ? (ttft ? worker_ttft_share : worker_time_share)
+                                   : amd && ttft && tree->label[0].disagg ? amd_worker_ttft_share
                                    : ttft              ? ttft_share
                                    : amd               ? amd_time_share
                                    : p == FIT_KERNEL   ? kernel_share
