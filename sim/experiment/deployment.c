@@ -44,7 +44,7 @@ static void make_spec(const apmw_scenario *scenario, const apmw_node_spec *node,
     apmw_engine_settings *s = &point->settings[0];
     s->token_budget = s->max_prefill_tokens = s->max_seqs = s->max_model_len = s->kv_memory_fraction = s->block_tokens =
         s->recv_interval = s->batch_wait_tokens = s->batch_wait_iters = s->adp_wait_iters = s->draft_tokens =
-            s->num_prompts = s->max_total_tokens = (double)NAN;
+            s->num_prompts = s->max_total_tokens = s->graph_max_batch = (double)NAN;
     s->chunked_prefill = -1;
     apmw_copy(s->kv_dtype, sizeof s->kv_dtype, scenario->kv_dtype);
     apmw_copy(s->moe_backend, sizeof s->moe_backend, scenario->moe_backend);
@@ -53,7 +53,8 @@ static void make_spec(const apmw_scenario *scenario, const apmw_node_spec *node,
 
 /* Rules of the engine, then what the scenario sets. */
 static apmw_status make_engine(apmw_catalog *catalog, const apmw_scenario *scenario, const apmw_point *point,
-                               apmw_role role, apmw_deployment *out, double *memory_fraction, apmw_error *err)
+                               apmw_role role, apmw_deployment *out, double *memory_fraction, apmw_graphs *graphs,
+                               apmw_error *err)
 {
     apmw_engine_defaults *defaults = NULL;
     apmw_engine_settings settings;
@@ -77,6 +78,12 @@ static apmw_status make_engine(apmw_catalog *catalog, const apmw_scenario *scena
     settings.recv_interval = (double)scenario->recv_interval;
     settings.draft_tokens = (double)out->spec.draft_tokens;
     status = apmw_settings_engine_config(&settings, &point->layout[0], point->engine, &out->engine, err);
+    if (status == APMW_OK && scenario->graph_padding != APMW_PADDING_ENGINE) {
+        apmw_copy(settings.graph_padding, sizeof settings.graph_padding, apmw_graph_padding_name(scenario->graph_padding));
+    }
+    if (status == APMW_OK) {
+        status = apmw_settings_graphs(&settings, point->engine, graphs, err);
+    }
     apmw_copy(out->spec.kv_dtype, sizeof out->spec.kv_dtype, settings.kv_dtype);
     apmw_copy(out->spec.moe_backend, sizeof out->spec.moe_backend, settings.moe_backend);
     *memory_fraction = isnan(scenario->memory_fraction) ? settings.kv_memory_fraction : scenario->memory_fraction;
@@ -105,12 +112,12 @@ static void describe(apmw_deployment *d, const char *source, const apmw_llm_spec
 }
 
 /* Decode at captured batch sizes. */
-static apmw_status pad_graphs(const apmw_scenario *scenario, const char *engine, apmw_deployment *out, apmw_error *err)
+static apmw_status pad_graphs(const apmw_graphs *graphs, apmw_deployment *out, apmw_error *err)
 {
-    if (strcmp(engine, "vllm") != 0) {
-        return apmw_error_set(err, APMW_E_SCENARIO, "graph_padding is vLLM's; how %s captures batches is not modelled", engine);
+    if (graphs->padding == APMW_PADDING_NONE) {
+        return APMW_OK;
     }
-    apmw_step_cost *padded = apmw_step_cost_padded(out->cost, scenario->graph_padding);
+    apmw_step_cost *padded = apmw_step_cost_padded(out->cost, true, graphs);
     if (padded == NULL) {
         return apmw_error_set(err, APMW_E_NOMEM, "out of memory for a cost");
     }
@@ -212,6 +219,7 @@ apmw_status apmw_deployment_build_role(apmw_catalog *catalog, const apmw_scenari
     apmw_copy(out->platform, sizeof out->platform, node->accelerator);
     out->spec.draft_tokens = scenario->draft_tokens > 0 ? scenario->draft_tokens : 0;
     double memory_fraction = (double)NAN;
+    apmw_graphs graphs = {.padding = APMW_PADDING_NONE};
     apmw_acceptance accepted;
     status = check_version(hw, engine, scenario->engine_version, err);
     if (status != APMW_OK) {
@@ -220,7 +228,7 @@ apmw_status apmw_deployment_build_role(apmw_catalog *catalog, const apmw_scenari
     status = apmw_scenario_acceptance(apmw_catalog_dir(catalog), scenario, llm, out->spec.draft_tokens, &accepted, err);
     out->acceptance_length = accepted.mean;
     if (status == APMW_OK) {
-        status = make_engine(catalog, scenario, &point, role, out, &memory_fraction, err);
+        status = make_engine(catalog, scenario, &point, role, out, &memory_fraction, &graphs, err);
     }
     if (status == APMW_OK) {
         out->engine.acceptance_length = out->acceptance_length;
@@ -229,8 +237,8 @@ apmw_status apmw_deployment_build_role(apmw_catalog *catalog, const apmw_scenari
         out->engine.max_model_len = llm->context_tokens;
         status = compile(catalog, scenario->frontend_scale, memory_fraction, context, out, err);
     }
-    if (status == APMW_OK && scenario->graph_padding != APMW_PADDING_NONE) {
-        status = pad_graphs(scenario, engine, out, err);
+    if (status == APMW_OK) {
+        status = pad_graphs(&graphs, out, err);
     }
     if (status == APMW_OK && role != APMW_ROLE_DECODE) {
         status = apmw_deployment_make_tiers(catalog, scenario, context, out, err);

@@ -145,6 +145,14 @@ static apmw_status read_settings(const reader *r, const apmw_point *point, apmw_
         if (status != APMW_OK)
             return status;
     }
+    /* A number, a formula, or "max 64 of a list of 10". */
+    role_text(cell(r, "cuda_graph_max_batch"), role, text, sizeof text);
+    out->graph_max_batch = number_after(text, "max ");
+    if (text[0] == '=' || isdigit((unsigned char)text[0])) {
+        apmw_status status = role_number(r, "cuda_graph_max_batch", role, &vars, &out->graph_max_batch, err);
+        if (status != APMW_OK)
+            return status;
+    }
     role_text(cell(r, "kv_dtype"), role, text, sizeof text);
     if (strncmp(text, "fp8", 3) == 0)
         text[3] = '\0';

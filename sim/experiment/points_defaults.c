@@ -13,7 +13,7 @@ void apmw_points_settings_clear(apmw_engine_settings *s)
     double *const numbers[] = {&s->token_budget,  &s->max_prefill_tokens, &s->max_seqs,          &s->max_model_len,
                                &s->block_tokens,  &s->kv_memory_fraction, &s->recv_interval,     &s->batch_wait_tokens,
                                &s->batch_wait_iters, &s->adp_wait_iters,  &s->draft_tokens,      &s->num_prompts,
-                               &s->max_total_tokens};
+                               &s->max_total_tokens, &s->graph_max_batch};
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
         *numbers[i] = (double)NAN;
     s->chunked_prefill = -1;
@@ -192,7 +192,8 @@ static apmw_status apply_rule(const apmw_json_cur *set, const apmw_formula_vars 
     static const char *const keys[] = {"token_budget", "max_prefill_tokens", "max_seqs", "max_model_len",
                                        "block_tokens", "kv_memory_fraction", "recv_interval", "batch_wait_tokens",
                                        "batch_wait_iters", "adp_wait_iters", "draft_tokens", "num_prompts", "max_total_tokens",
-                                       "chunked_prefill", "batching", "kv_dtype", "moe_backend", "precision",
+                                       "graph_max_batch", "graph_padding", "chunked_prefill", "batching", "kv_dtype",
+                                       "moe_backend", "precision",
                                        NULL};
     apmw_status status = apmw_json_only_keys(set, keys, err);
     for (size_t i = 0; status == APMW_OK && i < n_fields; i++)
@@ -207,6 +208,7 @@ static apmw_status apply_rule(const apmw_json_cur *set, const apmw_formula_vars 
         char *value;
         size_t size;
     } texts[] = {{"batching", out->batching, sizeof out->batching},
+                 {"graph_padding", out->graph_padding, sizeof out->graph_padding},
                  {"precision", out->precision, sizeof out->precision},
                  {"kv_dtype", out->kv_dtype, sizeof out->kv_dtype},
                  {"moe_backend", out->moe_backend, sizeof out->moe_backend}};
@@ -232,11 +234,13 @@ static void overlay(const apmw_engine_settings *row, field *fields, const field 
         apmw_copy(out->kv_dtype, sizeof out->kv_dtype, row->kv_dtype);
     if (row->moe_backend[0])
         apmw_copy(out->moe_backend, sizeof out->moe_backend, row->moe_backend);
+    if (row->graph_padding[0])
+        apmw_copy(out->graph_padding, sizeof out->graph_padding, row->graph_padding);
     if (row->batching[0])
         apmw_copy(out->batching, sizeof out->batching, row->batching);
 }
 
-enum { N_FIELDS = 13 };
+enum { N_FIELDS = 14 };
 static void list_fields(apmw_engine_settings *s, field *out)
 {
     const field fields[N_FIELDS] = {
@@ -253,6 +257,7 @@ static void list_fields(apmw_engine_settings *s, field *out)
         {"adp_wait_iters", &s->adp_wait_iters},
         {"num_prompts", &s->num_prompts},
         {"max_total_tokens", &s->max_total_tokens},
+        {"graph_max_batch", &s->graph_max_batch},
     };
     memcpy(out, fields, sizeof fields);
 }

@@ -25,6 +25,28 @@ void apmw_point_spec(const apmw_point *point, apmw_role role, const apmw_engine_
     out->absorbed_chunks = settings->absorbed_chunks;
 }
 
+static const char *const families[] = {
+    [APMW_GRAPHS_NONE] = "", [APMW_GRAPHS_VLLM] = "vllm", [APMW_GRAPHS_SGLANG] = "sglang", [APMW_GRAPHS_TRTLLM] = "trtllm"};
+
+apmw_status apmw_settings_graphs(const apmw_engine_settings *s, const char *engine, apmw_graphs *out, apmw_error *err)
+{
+    *out = (apmw_graphs){.max_batch = s->graph_max_batch >= 1 ? (int64_t)s->graph_max_batch : 0};
+    const char *wanted = s->graph_padding[0] ? s->graph_padding : apmw_graph_padding_name(APMW_PADDING_NONE);
+    int padding = APMW_PADDING_NONE;
+    while (padding < APMW_PADDING_ENGINE && strcmp(wanted, apmw_graph_padding_name((apmw_graph_padding)padding)) != 0)
+        padding++;
+    if (padding == APMW_PADDING_ENGINE)
+        return apmw_error_set(err, APMW_E_SCENARIO, "graph_padding \"%s\" of engine %s is not none, rows or sequences", wanted,
+                              engine);
+    out->padding = (apmw_graph_padding)padding;
+    for (size_t i = 1; i < sizeof families / sizeof families[0]; i++)
+        if (strcmp(engine, families[i]) == 0)
+            out->sizes = (apmw_graph_sizes)i;
+    if (out->padding != APMW_PADDING_NONE && out->sizes == APMW_GRAPHS_NONE)
+        return apmw_error_set(err, APMW_E_SCENARIO, "graph_padding: how %s captures batches is not modelled", engine);
+    return APMW_OK;
+}
+
 static int64_t whole(double value, int64_t missing)
 {
     return isnan(value) ? missing : llround(value);

@@ -16,6 +16,7 @@ static const char *const PADDINGS[] = {
     [APMW_PADDING_NONE] = "none",
     [APMW_PADDING_ROWS] = "rows",
     [APMW_PADDING_SEQUENCES] = "sequences",
+    [APMW_PADDING_ENGINE] = "engine",
 };
 static const char *const WORKLOADS[] = {[APMW_WORKLOAD_AGENTS] = "agents", [APMW_WORKLOAD_FIXED] = "fixed"};
 
@@ -31,6 +32,7 @@ void apmw_scenario_init(apmw_scenario *out)
     out->link.gbyte_per_s = out->link.latency_us = (double)NAN;
     apmw_kv_scenario_init(&out->kv);
     out->frontend_scale = 1.0;
+    out->graph_padding = APMW_PADDING_ENGINE;
     out->prefix_caching = true;
     out->prefill_delay_ms = 5000.0; /* as the one server that is known to delay was set */
     out->trajectories = 500;
@@ -406,7 +408,7 @@ void apmw_scenario_write(const apmw_scenario *scenario, apmw_buf *out)
     if (s->kv_all_windows) {
         apmw_json_bool(&w, "kv_all_windows", true);
     }
-    if (s->graph_padding != APMW_PADDING_NONE) {
+    if (s->graph_padding != APMW_PADDING_ENGINE) {
         apmw_json_string(&w, "graph_padding", PADDINGS[s->graph_padding]);
     }
     apmw_json_end_object(&w);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "apmw/text.h"
+#include "apmw/padded_cost.h"
 #include "deployment_private.h"
 #include "validate_private.h"
 
@@ -296,7 +297,14 @@ static apmw_status make_engine(const apmw_predictor *p, const predictor_role *ro
     apmw_status status = apmw_settings_engine_config(&role->settings, &d->spec.layout, d->spec.engine, e, err);
     if (status != APMW_OK)
         return status;
-    const apmw_step_cost *cost = lay(costs, apmw_overhead_cost(d->cost, overhead, d->layers));
+    apmw_graphs graphs;
+    status = apmw_settings_graphs(&role->settings, d->spec.engine, &graphs, err);
+    if (status != APMW_OK)
+        return status;
+    const apmw_step_cost *composed = graphs.padding == APMW_PADDING_NONE
+                                         ? d->cost
+                                         : lay(costs, apmw_step_cost_padded(d->cost, false, &graphs));
+    const apmw_step_cost *cost = composed ? lay(costs, apmw_overhead_cost(composed, overhead, d->layers)) : NULL;
     if (!cost)
         return apmw_error_set(err, APMW_E_NOMEM, "out of memory");
     e->cost = cost;

@@ -89,5 +89,6 @@ END
 "$apmw" simulate "$dir/s.json" >"$dir/text" || bad=1
 grep -q ' 4 agents: ' "$dir/text" || { echo "no run of four users: $(cat "$dir/text")"; bad=1; }
 refused 78 'apmw simulate plays it' "$apmw" capacity --scenario "$dir/s.json" --slo p25.speed=20
-refused 78 "vLLM's" "$apmw" simulate "$dir/s.json" --engine sglang
+# Other engines capture other sizes; one whose sizes are not known is refused by test_padded_cost.
+"$apmw" simulate "$dir/s.json" --engine sglang >"$dir/text" || { echo "no graph padding with SGLang"; bad=1; }
 exit $bad

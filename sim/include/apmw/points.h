@@ -14,6 +14,7 @@
 #include "apmw/csv.h"
 #include "apmw/engine.h"
 #include "apmw/hwmodel.h"
+#include "apmw/padded_cost.h"
 
 /* Server settings of one engine; NaN, -1 or "" = not set. */
 typedef struct apmw_engine_settings {
@@ -30,6 +31,8 @@ typedef struct apmw_engine_settings {
     double num_prompts;        /* of the load driver */
     double max_total_tokens;   /* SGLang: the KV pool of a rank holds no more */
     bool absorbed_chunks;      /* SGLang without its chunked prefix cache: see apmw_serving_spec */
+    double graph_max_batch;    /* largest batch of a captured graph */
+    char graph_padding[12];    /* none, rows, sequences: what padding a batch to a captured size costs */
     int chunked_prefill;       /* -1 not set */
     char kv_dtype[12];
     char moe_backend[48];
@@ -102,5 +105,7 @@ void apmw_point_spec(const apmw_point *point, apmw_role role, const apmw_engine_
 /* Engine configuration without cost, streams, KV blocks and overheads. */
 apmw_status apmw_settings_engine_config(const apmw_engine_settings *settings, const apmw_layout *layout,
                                         const char *engine, apmw_engine_config *out, apmw_error *err);
+/* The graphs of the settings: sizes by the engine's name, no padding where nothing is said. */
+apmw_status apmw_settings_graphs(const apmw_engine_settings *settings, const char *engine, apmw_graphs *out, apmw_error *err);
 
 #endif

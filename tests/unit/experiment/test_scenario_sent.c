@@ -38,13 +38,21 @@ static void there_and_back(void **state)
     assert_ok(parse(out.data, &again, &err), &err);
     expect(&again);
     apmw_buf_free(&out);
-    /* Nothing said: as recorded, drawn, batches as they are. */
+    /* Nothing said: as recorded, drawn, batches as the engine runs them. */
     assert_ok(parse("{}", &s, &err), &err);
     assert_string_equal(s.starts, "");
     assert_near(s.sent.first_prompt_scale, 1, 0);
     assert_near(s.sent.growth_scale, 1, 0);
     assert_near(s.sent.answer_tokens + s.sent.output_tokens + s.sent.max_delay_s, 0, 0);
+    assert_int_equal(s.graph_padding, APMW_PADDING_ENGINE);
+    /* To run batches as they are is something else than to say nothing. */
+    assert_ok(parse("{\"engine_settings\":{\"graph_padding\":\"none\"}}", &s, &err), &err);
     assert_int_equal(s.graph_padding, APMW_PADDING_NONE);
+    out = (apmw_buf){0};
+    apmw_scenario_write(&s, &out);
+    assert_ok(parse(out.data, &again, &err), &err);
+    assert_int_equal(again.graph_padding, APMW_PADDING_NONE);
+    apmw_buf_free(&out);
 }
 
 static void refused(void **state)
