@@ -136,7 +136,7 @@ static void look_up(void **state)
     assert_ok(apmw_catalog_node(c, "mi355x-8", &n, &err), &err);
     assert_string_equal(n->accelerator, "mi355x");
     assert_ok(apmw_catalog_llm(c, "glm-5.2", &l, &err), &err);
-    assert_int_equal(apmw_catalog_count_llms(c), 27);
+    assert_int_equal(apmw_catalog_count_llms(c), 28);
     assert_error(apmw_catalog_accelerator(c, "h20", &a, &err), APMW_E_USAGE, &err, "did you mean");
     assert_error(apmw_catalog_node(c, "hgx-b20", &n, &err), APMW_E_USAGE, &err, "hgx-b200");
     assert_error(apmw_catalog_llm(c, "deepseek-v4-por", &l, &err), APMW_E_USAGE, &err, "deepseek-v4-pro");
