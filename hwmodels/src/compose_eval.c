@@ -193,6 +193,7 @@ static double chunks_attention(const composed_cost *c, const apmw_step_load *loa
 {
     double absorbed = absorbed_attention(c, load);
     if (absorbed > 0) {
+        *outside = true; /* of this kernel nothing was measured */
         return absorbed;
     }
     double u = log2((double)load->n_chunks);

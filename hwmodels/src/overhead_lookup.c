@@ -63,6 +63,7 @@ apmw_status apmw_overhead_lookup(apmw_catalog *catalog, const apmw_serving_spec 
         apmw_overhead_table_free(&table);
     } else if (st == APMW_E_NOINPUT) {
         st = APMW_OK; /* nothing fitted yet */
+        snprintf(out->basis, sizeof out->basis, "prior: hwmodels/engines.h5 is missing, nothing is fitted (apmw fit serving)");
     }
     if (st == APMW_OK) {
         st = add_spread_of_forms(&ctx, out, err);

@@ -198,6 +198,20 @@ static void write_notes(const apmw_study_row *rows, size_t n, const char *assump
     apmw_buf_printf(out, "\n%s\n", assumptions);
 }
 
+/* Engines that did not take part, of all that was refused; each is named once. */
+static void write_left_out(const char *refused, apmw_buf *out)
+{
+    for (const char *line = refused; *line != '\0';) {
+        const char *end = strchr(line, '\n');
+        const size_t length = end != NULL ? (size_t)(end - line) : strlen(line);
+        const char *why = strstr(line, "was not measured there");
+        if (why != NULL && why < line + length) {
+            apmw_buf_printf(out, "left out: %.*s (--engine asks for it)\n", (int)length, line);
+        }
+        line += length + (end != NULL);
+    }
+}
+
 static void write_pair(apmw_json_writer *w, const char *key, const apmw_interval *interval)
 {
     apmw_json_begin_array(w, key);
@@ -372,6 +386,7 @@ static int emit(apmw_cli *cli, const apmw_study *study, const apmw_study_config 
         apmw_table_free(table);
         if (cli->format == APMW_FORMAT_TABLE) {
             write_notes(rows, n, assumptions, &text);
+            write_left_out(apmw_study_refused(study), &text);
             if (apmw_study_searched(study)[0] != '\0') {
                 apmw_buf_printf(&text, "\nlayouts, with the agents that rate matching guessed (%zu tier%s); rows: at each tier the best "
                                 "first, then what carries more a megawatt and less an accelerator\n%s", config->n_tiers,

@@ -8,6 +8,7 @@
 
 #include "apmw/compose.h"
 #include "apmw/hwmodel.h"
+#include "apmw/overhead.h"
 #include "cli.h"
 
 typedef struct options {
@@ -218,7 +219,14 @@ static int check(apmw_cli *cli, apmw_catalog *catalog, const options *o)
         apmw_table_free(table);
         return apmw_cli_fail(cli, &err);
     }
-    bool good = true;
+    char engines[1024];
+    apmw_overhead_table overheads = {0};
+    snprintf(engines, sizeof engines, "%s/hwmodels/engines.h5", cli->data_dir);
+    bool good = apmw_overhead_table_load(engines, &overheads, &err) == APMW_OK;
+    apmw_table_text(table, "engines");
+    apmw_table_text(table, "hwmodels");
+    apmw_table_text(table, good ? "reads" : err.message);
+    apmw_overhead_table_free(&overheads);
     for (size_t i = 0; i < apmw_catalog_count_accelerators(catalog); i++) {
         const apmw_accelerator_spec *a = apmw_catalog_accelerator_at(catalog, i);
         char path[1024], hash[17];
@@ -257,6 +265,12 @@ static int rows(apmw_cli *cli, apmw_catalog *catalog, const options *o)
 {
     apmw_error err = {0};
     apmw_serving_spec spec = {.layout = {o->tp, 1, o->attention_dp, 1, o->ep}, .draft_tokens = o->draft};
+    static const char *const engines[] = {"sglang", "trtllm", "vllm", "atom"};
+    bool known = false;
+    for (size_t i = 0; i < sizeof engines / sizeof engines[0]; i++)
+        known = known || strcmp(o->engine, engines[i]) == 0;
+    if (!known)
+        return apmw_cli_unknown(cli, "engine", o->engine, engines, sizeof engines / sizeof engines[0]);
     if (o->model == NULL)
         return apmw_cli_failf(cli, APMW_E_USAGE, "rows needs --model");
     int gpus = o->tp * o->attention_dp;

@@ -303,6 +303,11 @@ static int run(apmw_cli *cli, int argc, char **argv)
         status = apmw_catalog_open(cli->data_dir, &catalog, &err);
     if (status != APMW_OK)
         return apmw_cli_fail(cli, &err);
+    const char *kind = power ? "a table of power" : steps ? "a table of passes" : runs ? "a table of runs" : NULL;
+    if (kind != NULL && (o.half != NULL || o.n_only > 0)) {
+        apmw_catalog_free(catalog);
+        return apmw_cli_failf(cli, APMW_E_USAGE, "%s: %s knows no --half and no --only", o.path, kind);
+    }
     code = power   ? validate_power(cli, &o, catalog)
            : steps ? apmw_cli_validate_steps(cli, catalog, o.path, o.no_fit, o.rows)
            : runs  ? apmw_cli_validate_runs(cli, catalog, o.path, o.rows)

@@ -204,6 +204,9 @@ static void on_timeout(apmw_des *des, void *subject, uint64_t argument)
     (void)argument;
     apmw_play_line *line = subject;
     apmw_sim *sim = line->play->replay->sim;
+    if (line->request.record.engine < 0) {
+        return; /* split between pools, and so not with one engine that could let go of it */
+    }
     (void)apmw_engine_cancel(apmw_sim_engine(sim, (size_t)line->request.record.engine), &line->request);
 }
 

@@ -302,7 +302,7 @@ static apmw_status read_row(const reader *r, const apmw_engine_defaults *default
 apmw_status apmw_points_from_csv(const apmw_csv *csv, const char *path, const char *data_dir, apmw_points *out,
                                  apmw_error *err)
 {
-    static const char *const needed[] = {"platform", "model", "engine"};
+    static const char *const needed[] = {"platform", "model", "engine", "isl", "osl", "concurrency"};
     apmw_engine_defaults *defaults = NULL;
     memset(out, 0, sizeof *out);
     for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++) {

@@ -224,8 +224,12 @@ apmw_status apmw_trace_as_sent(const apmw_trace *recorded, apmw_start *starts, s
 {
     *out = (apmw_trace){.block_tokens = recorded->block_tokens};
     if (!(sent->first_prompt_scale > 0.0) || !(sent->growth_scale >= 0.0) || !(sent->answer_tokens >= 0.0) ||
-        !(sent->output_tokens >= 0.0) || !(sent->endless_share >= 0.0) || !(sent->max_delay_s >= 0.0)) {
+        !(sent->output_tokens >= 0.0) || !(sent->max_delay_s >= 0.0)) {
         return apmw_error_set(err, APMW_E_SCENARIO, "what a client sends: scales, tokens and waits are not negative");
+    }
+    if (!(sent->endless_share >= 0.0 && sent->endless_share <= 1.0)) {
+        return apmw_error_set(err, APMW_E_SCENARIO, "what a client sends: %g is no share of answers that never end",
+                              sent->endless_share);
     }
     apmw_status status = APMW_OK;
     size_t left = 0;

@@ -14,7 +14,8 @@ typedef struct cross_row {
     double ln_error[2], ln_sd[2];
 } cross_row;
 
-/* What the fold's own table says of the row's engine or workers. */
+/* What the fold's own table says of the row's engine or workers. Models with served points add no spread of forms to it
+ * (apmw_overhead_lookup), and no other has a row here. */
 static void overheads_of(const apmw_predictor *predictor, const apmw_points *points, size_t i,
                          const apmw_overhead_table *table, const char *vendor, apmw_overhead out[2])
 {

@@ -80,7 +80,7 @@ static void spread_of(const serving_stage *stage, const serving_tree *tree, int 
     for (int m = 0; m < 2; m++) {
         const double all = pooled_sd(stage, tree, -1, tree->kind[node], m, scratch);
         const double own = pooled_sd(stage, tree, node, tree->kind[node], m, scratch);
-        out[m] = isnan(own) ? all : sqrt((n * own * own + LAYOUTS_OF_TREE * all * all) / (n + LAYOUTS_OF_TREE));
+        out[m] = isnan(own) ? all : isnan(all) ? own : sqrt((n * own * own + LAYOUTS_OF_TREE * all * all) / (n + LAYOUTS_OF_TREE));
     }
 }
 

@@ -74,14 +74,15 @@ bool apmw_study_exhaustive(const apmw_study_config *config)
     return config->all_layouts || config->search_keep > 0;
 }
 
-/* On the frontier: no other row of these has as many agents an accelerator and as many a megawatt, and more of one. */
+/* On the frontier: no other row of these has as many agents an accelerator and as many a megawatt, and more of one. Where
+ * watts are unknown, agents alone decide. */
 static void mark_frontier(apmw_study_row *rows, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         rows[i].frontier = rows[i].capacity.agents > 0;
         for (size_t j = 0; j < n && rows[i].frontier; j++) {
             rows[i].frontier = j == i || rows[j].agents_per_accelerator < rows[i].agents_per_accelerator ||
-                               !(rows[j].agents_per_mw >= rows[i].agents_per_mw) || !better(&rows[j], &rows[i]);
+                               rows[j].agents_per_mw < rows[i].agents_per_mw || !better(&rows[j], &rows[i]);
         }
     }
 }

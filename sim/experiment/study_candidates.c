@@ -169,6 +169,19 @@ apmw_status apmw_study_add_platform(apmw_study *study, apmw_catalog *catalog, co
     }
     const size_t before = study->n_candidates;
     apmw_error last = {0};
+    if (scenario.engine[0] != '\0') {
+        bool known = false;
+        for (size_t e = 0; e < sizeof ENGINES / sizeof ENGINES[0]; e++) {
+            const bool stated = strcmp(scenario.engine, ENGINES[e]) == 0;
+            if (stated && VENDORS[e][0] != '\0' && strcmp(VENDORS[e], accelerator->vendor) != 0) {
+                return apmw_error_set(err, APMW_E_SCENARIO, "%s does not run on %s parts", scenario.engine, accelerator->vendor);
+            }
+            known = known || stated;
+        }
+        if (!known) {
+            return apmw_error_set(err, APMW_E_USAGE, "unknown engine \"%s\": vllm, sglang, trtllm or atom", scenario.engine);
+        }
+    }
     for (size_t e = 0; e < sizeof ENGINES / sizeof ENGINES[0]; e++) {
         if (scenario.engine[0] != '\0' ? strcmp(scenario.engine, ENGINES[e]) != 0
                                         : VENDORS[e][0] != '\0' && strcmp(accelerator->vendor, VENDORS[e]) != 0) {

@@ -17,6 +17,8 @@ has()
 gives 66 "nofile.csv" "$apmw" validate "$dir/nofile.csv"
 echo "a,b" >"$dir/columns.csv"
 gives 65 'column "platform" is missing' "$apmw" validate "$dir/columns.csv"
+echo "platform,model,engine,isl,osl" >"$dir/columns.csv"
+gives 65 'column "concurrency" is missing' "$apmw" validate "$dir/columns.csv"
 gives 64 "--half" "$apmw" validate --half both "$dir/columns.csv"
 gives 64 "--only" "$apmw" validate --only colour=red "$dir/columns.csv"
 

@@ -10,6 +10,7 @@ trap 'rm -rf "$dir"' EXIT
 bad=0
 . "$tree/tests/support/gives.sh"
 steps=$tree/hwmodels/evidence/serving/mi355x_glm52/steps.csv
+gives 64 "knows no --half" "$apmw" --data "$tree" validate "$steps" --half judge
 gives 0 median_abs_percent "$apmw" --data "$tree" validate "$steps" -q
 [ "$(grep -c ' all ' "$dir/out")" -eq 2 ] || { echo "decode and prompt have no line for all: $(cat "$dir/out")"; bad=1; }
 gives 0 predicted_ms "$apmw" --data "$tree" validate "$steps" --rows --format csv -q

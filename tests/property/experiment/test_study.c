@@ -14,6 +14,7 @@ static const double TDP[LAYOUTS] = {1.0, 1.0, 1.0, 0.2};
 
 static int64_t all_windows_blocks; /* of every layout; 0 = as many as without */
 
+static bool no_watts; /* as of a platform without power parameters */
 static size_t search_keep; /* as of a layout search; 0 = a race */
 
 static apmw_study *run(int threads, bool all_layouts, bool interval, uint64_t seed)
@@ -21,7 +22,7 @@ static apmw_study *run(int threads, bool all_layouts, bool interval, uint64_t se
     apmw_deployment deployments[LAYOUTS];
     for (int i = 0; i < LAYOUTS; i++) {
         deployments[i] = case_deployment(NAMES[i], PER_SEQ[i], 1);
-        deployments[i].power.tdp_w *= TDP[i];
+        deployments[i].power.tdp_w *= no_watts ? 0.0 : TDP[i];
         if (all_windows_blocks > 0) {
             deployments[i].kv_blocks_all_windows = all_windows_blocks;
         }
@@ -157,6 +158,25 @@ static void search_prints_the_frontier(void **state)
     }
 }
 
+/* Where nobody knows the watts, agents alone decide, so of each tier the best is left, or what carries as many. */
+static void frontier_without_watts(void **state)
+{
+    (void)state;
+    search_keep = LAYOUTS;
+    no_watts = true;
+    apmw_study *study = run(1, false, false, 7);
+    search_keep = 0;
+    no_watts = false;
+    size_t n;
+    const apmw_study_row *rows = apmw_study_rows(study, &n);
+    assert_true(isnan(rows[0].agents_per_mw));
+    for (size_t i = 0; i < n; i++) { /* more than one only where they carry the same */
+        assert_true(i == 0 || rows[i].tier != rows[i - 1].tier || rows[i].capacity.agents == rows[i - 1].capacity.agents);
+    }
+    assert_string_equal(rows[0].deployment->choice.name, "b");
+    apmw_study_free(study);
+}
+
 static void intervals_contain_the_point(void **state)
 {
     (void)state;
@@ -251,7 +271,7 @@ static void intervals_agree_with_searches(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(threads_change_nothing), cmocka_unit_test(best_of_all), cmocka_unit_test(search_prints_the_frontier),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(threads_change_nothing), cmocka_unit_test(best_of_all), cmocka_unit_test(search_prints_the_frontier), cmocka_unit_test(frontier_without_watts),
                                        cmocka_unit_test(intervals_contain_the_point),
                                        cmocka_unit_test(windows_widen_downwards),
                                        cmocka_unit_test(intervals_agree_with_searches)};
