@@ -190,6 +190,18 @@ apmw_status apmw_catalog_llm(const apmw_catalog *catalog, const char *id, const 
     return status;
 }
 
+static apmw_status load_platform(apmw_catalog *catalog, size_t i, const char *id, apmw_error *err)
+{
+    char path[1024];
+    if (catalog->evidence[0] != 0)
+        return apmw_hwmodel_from_evidence(catalog->evidence, id, &catalog->platforms[i], err);
+    snprintf(path, sizeof path, "%s/hwmodels/%s.h5", catalog->dir, id);
+    if (access(path, F_OK) == 0)
+        return apmw_hwmodel_load(path, &catalog->platforms[i], err);
+    snprintf(path, sizeof path, "%s/hwmodels/evidence", catalog->dir);
+    return apmw_hwmodel_from_evidence(path, id, &catalog->platforms[i], err);
+}
+
 apmw_status apmw_catalog_platform(apmw_catalog *catalog, const char *id, const apmw_hwmodel **out, apmw_error *err)
 {
     size_t i = 0;
@@ -197,22 +209,15 @@ apmw_status apmw_catalog_platform(apmw_catalog *catalog, const char *id, const a
                               "accelerator", id, &i, err);
     if (status != APMW_OK)
         return status;
-    if (catalog->platforms[i] == NULL) {
-        char path[1024];
-        snprintf(path, sizeof path, "%s/hwmodels/%s.h5", catalog->dir, id);
-        if (catalog->evidence[0] != 0) {
-            status = apmw_hwmodel_from_evidence(catalog->evidence, id, &catalog->platforms[i], err);
-        } else if (access(path, F_OK) == 0) {
-            status = apmw_hwmodel_load(path, &catalog->platforms[i], err);
-        } else {
-            snprintf(path, sizeof path, "%s/hwmodels/evidence", catalog->dir);
-            status = apmw_hwmodel_from_evidence(path, id, &catalog->platforms[i], err);
-        }
-        if (status != APMW_OK)
-            return status;
+    /* Deployments are composed in parallel and may borrow from a platform that nobody has opened yet. */
+#pragma omp critical(apmw_catalog_platform)
+    {
+        if (catalog->platforms[i] == NULL)
+            status = load_platform(catalog, i, id, err);
+        if (status == APMW_OK)
+            *out = catalog->platforms[i];
     }
-    *out = catalog->platforms[i];
-    return APMW_OK;
+    return status;
 }
 
 size_t apmw_catalog_count_accelerators(const apmw_catalog *catalog)
