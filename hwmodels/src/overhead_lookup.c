@@ -35,39 +35,45 @@ static apmw_status add_spread_of_forms(const compose_context *ctx, apmw_overhead
     return APMW_OK;
 }
 
-apmw_status apmw_overhead_lookup(apmw_catalog *catalog, const apmw_serving_spec *spec, apmw_overhead *out,
-                                 apmw_error *err)
+apmw_status apmw_overhead_lookup_in(apmw_catalog *catalog, const apmw_overhead_table *table, const apmw_serving_spec *spec,
+                                    apmw_overhead *out, apmw_error *err)
 {
     compose_context ctx;
     apmw_status st = apmw_compose_context_open(catalog, spec, &ctx, err);
     if (st) {
         return st;
     }
-    char path[1024];
-    snprintf(path, sizeof path, "%s/hwmodels/engines.h5", apmw_catalog_dir(catalog));
     apmw_overhead_prior(ctx.engine, spec->role, out);
-    apmw_overhead_table table;
-    st = apmw_overhead_table_load(path, &table, err);
-    if (st == APMW_OK) {
-        const apmw_overhead_key key = {.engine = ctx.engine,
-                                       .vendor = ctx.accelerator->vendor,
-                                       .model = spec->model,
-                                       .family = ctx.family,
-                                       .platform = apmw_overhead_platform(spec->platform),
-                                       .precision = spec->precision,
-                                       .role = spec->role,
-                                       .released = spec->released,
-                                       .draft_tokens = spec->draft_tokens,
-                                       .tp = ctx.layout.tp};
-        (void)apmw_overhead_table_value(&table, &key, out); /* no entry: the prior stays */
-        apmw_overhead_table_free(&table);
-    } else if (st == APMW_E_NOINPUT) {
-        st = APMW_OK; /* nothing fitted yet */
+    const apmw_overhead_key key = {.engine = ctx.engine,
+                                   .vendor = ctx.accelerator->vendor,
+                                   .model = spec->model,
+                                   .family = ctx.family,
+                                   .platform = apmw_overhead_platform(spec->platform),
+                                   .precision = spec->precision,
+                                   .role = spec->role,
+                                   .released = spec->released,
+                                   .draft_tokens = spec->draft_tokens,
+                                   .tp = ctx.layout.tp};
+    (void)apmw_overhead_table_value(table, &key, out); /* no entry: the prior stays */
+    st = add_spread_of_forms(&ctx, out, err);
+    apmw_compose_context_close(&ctx);
+    return st;
+}
+
+apmw_status apmw_overhead_lookup(apmw_catalog *catalog, const apmw_serving_spec *spec, apmw_overhead *out,
+                                 apmw_error *err)
+{
+    char path[1024];
+    apmw_overhead_table table = {0};
+    snprintf(path, sizeof path, "%s/hwmodels/engines.h5", apmw_catalog_dir(catalog));
+    apmw_status st = apmw_overhead_table_load(path, &table, err);
+    const bool none = st == APMW_E_NOINPUT; /* nothing fitted yet */
+    if (st == APMW_OK || none) {
+        st = apmw_overhead_lookup_in(catalog, &table, spec, out, err);
+    }
+    if (st == APMW_OK && none) {
         snprintf(out->basis, sizeof out->basis, "prior: hwmodels/engines.h5 is missing, nothing is fitted (apmw fit serving)");
     }
-    if (st == APMW_OK) {
-        st = add_spread_of_forms(&ctx, out, err);
-    }
-    apmw_compose_context_close(&ctx);
+    apmw_overhead_table_free(&table);
     return st;
 }

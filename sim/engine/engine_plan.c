@@ -220,8 +220,8 @@ static void admit_beside_decodes(apmw_engine *engine, apmw_rank *rank)
 /* SGLang: a prefill batch, if there is anything to prefill; else a decode step. The chunk size bounds the
  * tokens of the batch (its last prompt is cut there); max_prefill_tokens bounds them too, but the first
  * prompt always goes. The server estimates memory by a ratio of the output caps; here a prompt is admitted
- * when it and the blocks of one decode step fit. */
-/* A prompt that has begun goes on while others are held back (add_chunked_req does not ask the delayer). */
+ * when it and the blocks of one decode step fit. A prompt that has begun goes on while others are held back
+ * (add_chunked_req does not ask the delayer). */
 static void plan_sglang(apmw_engine *engine, apmw_rank *rank, bool delays)
 {
     if (delays && rank->partial == NULL) {

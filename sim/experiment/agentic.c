@@ -7,70 +7,41 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "apmw/csv.h"
 #include "apmw/json.h"
 #include "apmw/text.h"
+#include "csv_row.h"
 
 /* Simulated beyond the end of a run, so that prompts the server had counted by then end and are known. */
 enum { AFTER_S = 1800 };
 
 /* ------------------------------------------------------------------ reading */
 
-typedef struct reader {
-    apmw_csv *csv;
-    size_t row;
-    apmw_status status;
-    apmw_error *err;
-} reader;
-
-static double number(reader *r, const char *column)
-{
-    double value = (double)NAN;
-    int col = -1;
-    if (r->status == APMW_OK) {
-        r->status = apmw_csv_need(r->csv, column, &col, r->err);
-    }
-    if (r->status == APMW_OK) {
-        r->status = apmw_csv_double(r->csv, r->row, col, &value, r->err);
-    }
-    return value;
-}
-
-static const char *text(reader *r, const char *column)
-{
-    int col = -1;
-    if (r->status == APMW_OK) {
-        r->status = apmw_csv_need(r->csv, column, &col, r->err);
-    }
-    return r->status == APMW_OK ? apmw_csv_cell(r->csv, r->row, col) : "";
-}
-
-static void read_run(reader *r, apmw_agentic_run *run)
+static void read_run(csv_row *r, apmw_agentic_run *run)
 {
     const double none = (double)NAN;
-    apmw_copy(run->name, sizeof run->name, text(r, "run"));
-    const double users = number(r, "users");
+    apmw_copy(run->name, sizeof run->name, apmw_csv_row_text(r, "run"));
+    const double users = apmw_csv_row_number(r, "users");
     run->users = users >= 1.0 && users <= 1e6 ? (int64_t)users : 0;
-    run->offload = strcmp(text(r, "offload"), "on") == 0;
-    run->use = strcmp(text(r, "use"), "yes") == 0;
-    apmw_copy(run->why_not, sizeof run->why_not, text(r, "why_not"));
-    run->duration_s = number(r, "duration_s");
-    run->server_s = number(r, "server_s");
-    run->output_tokens = number(r, "output_tokens");
-    run->endless_share = 0.01 * number(r, "endless_percent");
-    run->kv_tokens = number(r, "kv_tokens");
+    run->offload = strcmp(apmw_csv_row_text(r, "offload"), "on") == 0;
+    run->use = strcmp(apmw_csv_row_text(r, "use"), "yes") == 0;
+    apmw_copy(run->why_not, sizeof run->why_not, apmw_csv_row_text(r, "why_not"));
+    run->duration_s = apmw_csv_row_number(r, "duration_s");
+    run->server_s = apmw_csv_row_number(r, "server_s");
+    run->output_tokens = apmw_csv_row_number(r, "output_tokens");
+    run->endless_share = 0.01 * apmw_csv_row_number(r, "endless_percent");
+    run->kv_tokens = apmw_csv_row_number(r, "kv_tokens");
     apmw_agentic_figures *m = &run->measured;
-    m->requests = number(r, "requests");
-    m->ttft_s = 1e-3 * number(r, "ttft_p50_ms");
-    m->tpot_s = 1e-3 * number(r, "tpot_p50_ms");
-    m->gpu_hit = 0.01 * number(r, "prompt_gpu_percent");
-    m->host_hit = 0.01 * number(r, "prompt_host_percent");
-    m->requeried_hit = 0.01 * number(r, "gpu_hit_percent");
-    m->host_requeried_hit = 0.01 * number(r, "cpu_hit_percent");
-    m->prompt_tokens = number(r, "server_prompt_tokens") / number(r, "server_prompts");
-    m->mean_running = number(r, "mean_running");
-    m->mean_waiting = number(r, "mean_waiting");
-    m->preemptions = number(r, "preemptions");
+    m->requests = apmw_csv_row_number(r, "requests");
+    m->ttft_s = 1e-3 * apmw_csv_row_number(r, "ttft_p50_ms");
+    m->tpot_s = 1e-3 * apmw_csv_row_number(r, "tpot_p50_ms");
+    m->gpu_hit = 0.01 * apmw_csv_row_number(r, "prompt_gpu_percent");
+    m->host_hit = 0.01 * apmw_csv_row_number(r, "prompt_host_percent");
+    m->requeried_hit = 0.01 * apmw_csv_row_number(r, "gpu_hit_percent");
+    m->host_requeried_hit = 0.01 * apmw_csv_row_number(r, "cpu_hit_percent");
+    m->prompt_tokens = apmw_csv_row_number(r, "server_prompt_tokens") / apmw_csv_row_number(r, "server_prompts");
+    m->mean_running = apmw_csv_row_number(r, "mean_running");
+    m->mean_waiting = apmw_csv_row_number(r, "mean_waiting");
+    m->preemptions = apmw_csv_row_number(r, "preemptions");
     run->predicted = (apmw_agentic_figures){none, none, none, none, none, none, none, none, none, none, none};
     run->predicted_kv_tokens = none;
     if (r->status == APMW_OK && run->use &&
@@ -94,17 +65,19 @@ static int by_users(const void *a, const void *b)
 
 static apmw_status read_runs(const char *path, apmw_agentic *out, apmw_error *err)
 {
-    reader r = {.err = err};
-    r.status = apmw_csv_load(path, &r.csv, err);
+    csv_row r = {.err = err};
+    apmw_csv *csv = NULL;
+    r.status = apmw_csv_load(path, &csv, err);
+    r.csv = csv;
     if (r.status == APMW_OK) {
-        out->n = apmw_csv_rows(r.csv);
+        out->n = apmw_csv_rows(csv);
         out->runs = calloc(out->n + 1, sizeof *out->runs);
         r.status = out->runs == NULL ? apmw_error_set(err, APMW_E_NOMEM, "out of memory for %zu runs", out->n) : APMW_OK;
     }
     for (r.row = 0; r.row < out->n && r.status == APMW_OK; r.row++) {
         read_run(&r, &out->runs[r.row]);
     }
-    apmw_csv_free(r.csv);
+    apmw_csv_free(csv);
     if (r.status == APMW_OK) {
         qsort(out->runs, out->n, sizeof *out->runs, by_users);
     }

@@ -103,7 +103,7 @@ static void describe(apmw_deployment *d, const char *source, const apmw_llm_spec
         snprintf(speculation, sizeof speculation, "%d draft tokens, %.3g tokens a step (%s)", d->spec.draft_tokens,
                  d->acceptance_length, source);
     }
-    const double half = 100.0 * expm1(1.645 * d->overhead.ln_sd_time);
+    const double half = 100.0 * expm1(APMW_Z90 * d->overhead.ln_sd_time);
     snprintf(d->basis, sizeof d->basis,
              "time: %.100s, step time within +-%.0f %% (90 %%), %d operations borrowed\npower: %s\n%s %s, %s%s",
              d->overhead.basis, half, d->n_borrowed,

@@ -15,8 +15,8 @@ void apmw_deployment_kv_bytes(const apmw_deployment *d, const apmw_llm_spec *llm
 
 /* An engine that decodes what others computed: prompts come as KV, so there is no front end and nothing to gather prompts for.
  * SGLang takes no blocks for a prompt without leaving room for what running sequences will add (decode.py,
- * _allocatable_tokens: 512 tokens each by default, the mean of what is left of the outputs here measured); that is
- * TensorRT-LLM's reservation at admission. */
+ * _allocatable_tokens: 512 tokens each by default). Taken for that is TensorRT-LLM's reservation of the whole declared output at
+ * admission: about as much for outputs of 1k, of which half is left on average, too much for longer ones. */
 void apmw_decode_worker(apmw_engine_config *engine);
 
 /* The two ends of the way of KV from prefill to decode workers, for scenarios and measured points alike. */

@@ -18,8 +18,6 @@
 
 #include "apmw/rng.h"
 
-/* 95 % quantile of the normal distribution: bounds of a two-sided 90 % interval. */
-static const double Z90 = 1.6448536269514722;
 /* Share of the curve's extra tokens a step that agents may be left with: an assumption, between the one live observation
  * (0.06 to 0.24, of another kind of draft) and the curve. */
 static const double LEAST_ACCEPTED = 0.6;
@@ -241,10 +239,10 @@ apmw_status apmw_study_vary(const apmw_study_config *config, size_t tier, const 
                             apmw_error *err)
 {
     const apmw_deployment *prefill = row->deployment->prefill;
-    const double time = exp(Z90 * row->deployment->overhead.ln_sd_time);
+    const double time = exp(APMW_Z90 * row->deployment->overhead.ln_sd_time);
     /* Of pools, the first token is the prefill pool's. Its steps go with the others': what is wrong may be wrong of both. */
-    const double prompts = prefill != NULL ? exp(Z90 * prefill->overhead.ln_sd_time) : time;
-    const double ttft = exp(Z90 * (prefill != NULL ? prefill : row->deployment)->overhead.ln_sd_ttft);
+    const double prompts = prefill != NULL ? exp(APMW_Z90 * prefill->overhead.ln_sd_time) : time;
+    const double ttft = exp(APMW_Z90 * (prefill != NULL ? prefill : row->deployment)->overhead.ln_sd_ttft);
     const double accepted = row->deployment->engine.acceptance_length;
     crossing c = begin(config, row, tier);
     double shift = c.origin;
@@ -302,7 +300,7 @@ static apmw_interval_part spread_of(const char *name, const study_shift *shifts,
         }
     }
     const double variance = count > 1.0 ? (squares - sum * sum / count) / (count - 1.0) : 0.0;
-    const double half = Z90 * sqrt(fmax(0.0, variance));
+    const double half = APMW_Z90 * sqrt(fmax(0.0, variance));
     return two_ends(name, -half, half);
 }
 
@@ -353,7 +351,7 @@ void apmw_study_join(const study_shift *shifts, apmw_study_row *row)
         parts[n++] = spread_of("trace", &shifts[STUDY_TRACE_1], STUDY_TRACE_5 - STUDY_TRACE_1 + 1, value);
         if (k == 1) {
             double limit_w;
-            const double sd = Z90 * power_sd(row, &limit_w);
+            const double sd = APMW_Z90 * power_sd(row, &limit_w);
             /* No accelerator draws more than its limit for long. */
             const double most = log(limit_w / row->watts_per_accelerator);
             parts[n++] = two_ends("power", -fmin(sd, fmax(0.0, most)), sd);

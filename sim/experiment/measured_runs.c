@@ -7,43 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "apmw/csv.h"
 #include "apmw/text.h"
+#include "csv_row.h"
 
 /* ------------------------------------------------------------------ reading */
 
-typedef struct reader {
-    const apmw_csv *csv;
-    const char *path;
-    size_t row;
-    apmw_status status;
-    apmw_error *err;
-} reader;
-
-/* NaN = an empty cell. */
-static double number(reader *r, const char *column)
+static int64_t count(csv_row *r, const char *column, int64_t least)
 {
-    double value = (double)NAN;
-    int col = -1;
-    if (r->status == APMW_OK) {
-        r->status = apmw_csv_need(r->csv, column, &col, r->err);
-    }
-    if (r->status == APMW_OK) {
-        r->status = apmw_csv_double(r->csv, r->row, col, &value, r->err);
-    }
-    return value;
-}
-
-static int64_t count(reader *r, const char *column, int64_t least)
-{
-    int64_t value = 0;
-    int col = -1;
-    if (r->status == APMW_OK) {
-        r->status = apmw_csv_need(r->csv, column, &col, r->err);
-    }
-    if (r->status == APMW_OK) {
-        r->status = apmw_csv_int(r->csv, r->row, col, least - 1, &value, r->err);
-    }
+    const int64_t value = apmw_csv_row_int(r, column, least - 1);
     if (r->status == APMW_OK && (value < least || value > INT32_MAX)) {
         r->status = apmw_error_set(r->err, APMW_E_DATA, "%s:%zu: %s: %lld is below %lld or out of range", r->path, r->row + 2,
                                    column, (long long)value, (long long)least);
@@ -51,30 +22,26 @@ static int64_t count(reader *r, const char *column, int64_t least)
     return value;
 }
 
-static void text(reader *r, const char *column, char *out, size_t size)
+static void name_of(csv_row *r, const char *column, char *out, size_t size)
 {
-    int col = -1;
-    if (r->status == APMW_OK) {
-        r->status = apmw_csv_need(r->csv, column, &col, r->err);
-    }
-    if (r->status == APMW_OK && !apmw_copy(out, size, apmw_csv_cell(r->csv, r->row, col))) {
+    if (!apmw_copy(out, size, apmw_csv_row_text(r, column)) && r->status == APMW_OK) {
         r->status = apmw_error_set(r->err, APMW_E_DATA, "%s:%zu: %s: longer than %zu letters", r->path, r->row + 2, column,
                                    size - 1);
     }
 }
 
-static void read_run(reader *r, apmw_measured_run *run)
+static void read_run(csv_row *r, apmw_measured_run *run)
 {
     const double none = (double)NAN;
-    text(r, "run", run->name, sizeof run->name);
-    text(r, "kind", run->kind, sizeof run->kind);
-    text(r, "accept_from", run->accept_from, sizeof run->accept_from);
+    name_of(r, "run", run->name, sizeof run->name);
+    name_of(r, "kind", run->kind, sizeof run->kind);
+    name_of(r, "accept_from", run->accept_from, sizeof run->accept_from);
     run->concurrency = count(r, "concurrency", 1);
-    run->accept_length = number(r, "accept_length");
-    run->accept_spread = number(r, "accept_spread");
-    run->measured = (apmw_run_figures){.ttft_s = 1e-3 * number(r, "ttft_p50_ms"), .ttft_mean_s = 1e-3 * number(r, "ttft_mean_ms"),
-                                       .tpot_s = 1e-3 * number(r, "tpot_p50_ms"), .tpot_mean_s = 1e-3 * number(r, "tpot_mean_ms"),
-                                       .e2e_s = 1e-3 * number(r, "e2e_p50_ms")};
+    run->accept_length = apmw_csv_row_number(r, "accept_length");
+    run->accept_spread = apmw_csv_row_number(r, "accept_spread");
+    run->measured = (apmw_run_figures){.ttft_s = 1e-3 * apmw_csv_row_number(r, "ttft_p50_ms"), .ttft_mean_s = 1e-3 * apmw_csv_row_number(r, "ttft_mean_ms"),
+                                       .tpot_s = 1e-3 * apmw_csv_row_number(r, "tpot_p50_ms"), .tpot_mean_s = 1e-3 * apmw_csv_row_number(r, "tpot_mean_ms"),
+                                       .e2e_s = 1e-3 * apmw_csv_row_number(r, "e2e_p50_ms")};
     run->predicted = (apmw_run_figures){none, none, none, none, none};
     run->cached_share = none;
     if (r->status == APMW_OK && (!(run->accept_length >= 1.0) || !(run->accept_spread >= 0.0))) {
@@ -87,7 +54,7 @@ static void read_run(reader *r, apmw_measured_run *run)
 static apmw_status read_runs(const char *path, apmw_measured_runs *out, apmw_error *err)
 {
     apmw_csv *csv = NULL;
-    reader r = {.path = path, .err = err};
+    csv_row r = {.path = path, .err = err};
     r.status = apmw_csv_load(path, &csv, err);
     r.csv = csv;
     if (r.status == APMW_OK) {
@@ -115,16 +82,16 @@ static apmw_measured_run *find(const apmw_measured_runs *runs, const char *name)
     return NULL;
 }
 
-static void read_request(reader *r, const apmw_measured_runs *runs)
+static void read_request(csv_row *r, const apmw_measured_runs *runs)
 {
     char name[sizeof runs->runs[0].name] = "";
-    text(r, "run", name, sizeof name);
+    name_of(r, "run", name, sizeof name);
     apmw_run_request request = {.n_prompt = count(r, "prompt_tokens", 1),
                                 .n_out = count(r, "output_tokens", 1),
                                 .n_cached = count(r, "cached_tokens", 0),
-                                .ttft_s = 1e-3 * number(r, "ttft_ms"),
-                                .tpot_s = 1e-3 * number(r, "tpot_ms"),
-                                .e2e_s = 1e-3 * number(r, "e2e_ms"),
+                                .ttft_s = 1e-3 * apmw_csv_row_number(r, "ttft_ms"),
+                                .tpot_s = 1e-3 * apmw_csv_row_number(r, "tpot_ms"),
+                                .e2e_s = 1e-3 * apmw_csv_row_number(r, "e2e_ms"),
                                 .predicted_ttft_s = (double)NAN,
                                 .predicted_tpot_s = (double)NAN,
                                 .predicted_e2e_s = (double)NAN};
@@ -151,7 +118,7 @@ static void read_request(reader *r, const apmw_measured_runs *runs)
 static apmw_status read_requests(const char *path, const apmw_measured_runs *runs, apmw_error *err)
 {
     apmw_csv *csv = NULL;
-    reader r = {.path = path, .err = err};
+    csv_row r = {.path = path, .err = err};
     r.status = apmw_csv_load(path, &csv, err);
     r.csv = csv;
     for (; r.status == APMW_OK && r.row < apmw_csv_rows(csv); r.row++) {

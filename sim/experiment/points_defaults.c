@@ -191,7 +191,7 @@ static apmw_status apply_rule(const apmw_json_cur *set, const apmw_formula_vars 
 {
     static const char *const keys[] = {"token_budget", "max_prefill_tokens", "max_seqs", "max_model_len",
                                        "block_tokens", "kv_memory_fraction", "recv_interval", "batch_wait_tokens",
-                                       "batch_wait_iters", "adp_wait_iters", "draft_tokens", "num_prompts", "max_total_tokens",
+                                       "batch_wait_iters", "adp_wait_iters", "draft_tokens", "num_prompts",
                                        "graph_max_batch", "graph_padding", "chunked_prefill", "batching", "kv_dtype",
                                        "moe_backend", "precision",
                                        NULL};

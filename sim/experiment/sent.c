@@ -137,6 +137,7 @@ static apmw_time capped(apmw_time delay_ns, const apmw_sent *sent)
     return sent->max_delay_s > 0.0 && delay_ns > longest ? longest : delay_ns;
 }
 
+/* Part of what was sent, as prompts and outputs are: the same answers whatever the seed of the simulation. */
 static bool never_ends(const apmw_sent *sent, int32_t session, int32_t turn)
 {
     apmw_rng rng = apmw_rng_make(1, "endless answer", (uint64_t)session, (uint64_t)turn);

@@ -7,30 +7,10 @@
 #include "apmw/text.h"
 #include "serving_fit_tree.h"
 
-static const double z90 = 1.6449; /* 90 % of |normal| lie below */
-
 /* ln(predicted / measured) of one left-out row and the sd that its fit gave it; NaN = none. */
 typedef struct cross_row {
     double ln_error[2], ln_sd[2];
 } cross_row;
-
-/* What the fold's own table says of the row's engine or workers. Models with served points add no spread of forms to it
- * (apmw_overhead_lookup), and no other has a row here. */
-static void overheads_of(const apmw_predictor *predictor, const apmw_points *points, size_t i,
-                         const apmw_overhead_table *table, const char *vendor, apmw_overhead out[2])
-{
-    const apmw_point *p = &points->items[i];
-    for (int r = 0; r < (p->disagg ? 2 : 1); r++) {
-        const apmw_role role = !p->disagg ? APMW_ROLE_ENGINE : r == 0 ? APMW_ROLE_PREFILL : APMW_ROLE_DECODE;
-        const apmw_serving_spec *spec = apmw_predictor_spec(predictor, i, role);
-        const apmw_overhead_key key = {.engine = p->engine, .vendor = vendor, .model = p->model, .family = "",
-                                       .platform = apmw_overhead_platform(p->platform), .precision = p->precision,
-                                       .role = spec->role, .released = p->measured, .draft_tokens = spec->draft_tokens,
-                                       .tp = p->layout[r].tp};
-        apmw_overhead_prior(p->engine, spec->role, &out[r]);
-        (void)apmw_overhead_table_value(table, &key, &out[r]);
-    }
-}
 
 static apmw_status predict_left_out(apmw_catalog *catalog, const apmw_points *points, const bool *out_of_fit,
                                     const apmw_overhead_table *table, cross_row *rows, apmw_error *err)
@@ -47,10 +27,12 @@ static apmw_status predict_left_out(apmw_catalog *catalog, const apmw_points *po
             continue;
         apmw_overhead overhead[2];
         apmw_prediction prediction;
-        const apmw_accelerator_spec *accelerator;
-        if (apmw_catalog_accelerator(catalog, p->platform, &accelerator, &errors[i]) != APMW_OK)
+        for (int r = 0; r < (p->disagg ? 2 : 1) && errors[i].status == APMW_OK; r++) {
+            const apmw_role role = !p->disagg ? APMW_ROLE_ENGINE : r == 0 ? APMW_ROLE_PREFILL : APMW_ROLE_DECODE;
+            (void)apmw_overhead_lookup_in(catalog, table, apmw_predictor_spec(predictor, i, role), &overhead[r], &errors[i]);
+        }
+        if (errors[i].status != APMW_OK)
             continue;
-        overheads_of(predictor, points, i, table, accelerator->vendor, overhead);
         const apmw_overhead *last = &overhead[p->disagg];
         const double osl = log((double)p->osl / 1024.0); /* where the acceptance is stated */
         const apmw_predict_options options = {
@@ -85,7 +67,7 @@ static void report_group(const apmw_points *points, const cross_row *rows, const
                 (disagg >= 0 && p->disagg != (disagg > 0)) || (speculative >= 0 && p->speculative != (speculative > 0)))
                 continue;
             errors[n] = 100 * fabs(expm1(rows[i].ln_error[m]));
-            z[n] = fabs(rows[i].ln_error[m]) / rows[i].ln_sd[m] / z90;
+            z[n] = fabs(rows[i].ln_error[m]) / rows[i].ln_sd[m] / APMW_Z90;
             inside += z[n] <= 1;
             n++;
         }

@@ -8,7 +8,6 @@
 #include "serving_fit_tree.h"
 
 enum { ROWS_FOR_SD = 8, LAYOUTS_OF_TREE = 4 };
-static const double p90_of_normal = 1.6449; /* 90 % of |normal| lie below */
 
 static bool has(const fit_row *row, const serving_tree *tree, int node)
 {
@@ -55,7 +54,7 @@ static double pooled_sd(const serving_stage *stage, const serving_tree *tree, in
         if (isfinite(r))
             scratch[n++] = fabs(r);
     }
-    return n >= (node >= 0 ? 2 : ROWS_FOR_SD) ? apmw_quantile(scratch, n, 0.9) / p90_of_normal : (double)NAN;
+    return n >= (node >= 0 ? 2 : ROWS_FOR_SD) ? apmw_quantile(scratch, n, 0.9) / APMW_Z90 : (double)NAN;
 }
 
 /* Distinct layouts among the rows of a node: rows of one layout err alike. */

@@ -97,11 +97,10 @@ double apmw_validation_error(const apmw_validation *validation, size_t i, apmw_m
 
 double apmw_validation_within90(const apmw_validation *validation, size_t i, apmw_metric metric)
 {
-    static const double z90 = 1.645; /* of a normal distribution, both sides */
     const apmw_prediction *p = &validation->predictions[i];
     const double error = apmw_validation_error(validation, i, metric);
     const double sd = metric == APMW_METRIC_TTFT ? p->ttft_ln_sd : metric == APMW_METRIC_TPOT ? p->tpot_ln_sd : nan_value;
-    return isnan(error) || isnan(sd) ? nan_value : fabs(log1p(error)) <= z90 * sd;
+    return isnan(error) || isnan(sd) ? nan_value : fabs(log1p(error)) <= APMW_Z90 * sd;
 }
 
 const char *apmw_metric_name(apmw_metric metric)

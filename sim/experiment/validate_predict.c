@@ -340,8 +340,7 @@ static apmw_status fill_link(const apmw_predictor *p, const apmw_point *point, c
                            .latency_us = (double)NAN,
                            .handover_s_per_token = handover_s_per_token,
                            /* SGLang too, whose decode workers take blocks first: hwmodels/ACCURACY.md, Disaggregated. */
-                           .decode_first = false,
-                           .chunk_tokens = prefill->max_num_batched_tokens};
+                           .decode_first = false};
     apmw_deployment decoder = {.spec = p->deployments[roles[1].deployment].spec};
     apmw_deployment_kv_bytes(&decoder, llm, point->prompt_scale * (double)point->isl, 1, &ends.bytes_per_token,
                              &ends.bytes_per_request);

@@ -26,7 +26,7 @@ cd "$dir" || exit 1
 "$apmw" validate --agentic "$runs" -o "$dir/table" || bad=1
 "$apmw" validate --agentic "$runs" --format csv -o "$dir/again.csv" || bad=1
 cmp -s "$dir/all.csv" "$dir/again.csv" || { echo "not the same bytes twice"; bad=1; }
-# Below the knee: hits within 3 points, medians within 25 %. Above it HBM keeps next to nothing for the next turn, and host memory
+# Below the knee: hits within 3 points, medians within 25 %, requests within 33 %. Above it HBM keeps next to nothing for the next turn, and host memory
 # what it did at 32 and 48 users; at the knee itself (24) the two together do.
 awk -F, '
 NR == 1 { for (i = 1; i <= NF; i++) col[$i] = i; next }
@@ -46,6 +46,12 @@ value("users") <= 16 {
     off("gpu_hit_percent", 3, "GPU hit %")
     if (value("ttft_error_percent")^2 > 625) { print $1 ": TTFT off by " value("ttft_error_percent") " %"; bad = 1 }
     if (value("tpot_error_percent")^2 > 625) { print $1 ": TPOT off by " value("tpot_error_percent") " %"; bad = 1 }
+    if (value("predicted_requests") > 1.33 * value("requests") || value("predicted_requests") < 0.67 * value("requests")) {
+        print $1 ": " value("predicted_requests") " requests for " value("requests"); bad = 1
+    }
+}
+value("users") >= 24 && value("offload") == "off" && value("ttft_error_percent")^2 > 31 * 31 {
+    print $1 ": TTFT off by " value("ttft_error_percent") " %"; bad = 1
 }
 value("users") >= 32 && value("users") <= 64 { above++; off("gpu_hit_percent", 3, "GPU hit %") }
 value("users") >= 32 && value("users") <= 48 && value("offload") == "on" { host++; off("host_hit_percent", 3, "host hit %") }

@@ -18,7 +18,7 @@ line=$(grep '^vllm: [0-9]* splits guessed' "$dir/1.txt") || { echo "no line on t
 wide=$(OMP_NUM_THREADS=2 "$apmw" capacity $common --search-layout=40 2>/dev/null)
 echo "$wide" | grep -q ' [a-z0-9]*+[a-z0-9]* draft 0 (' || { echo "no pair of pools was tried"; bad=1; }
 # The frontier: fewer agents an accelerator from row to row, and more a megawatt.
-echo "$wide" | awk '/^h200  / {if (rows++ && ($6 >= agents || $8 <= mw)) exit 1; agents = $6; mw = $8} END {exit rows < 1}' ||
+echo "$wide" | awk '/^h200  / {if (rows++ && ($6 >= agents || $8 <= mw)) bad = 1; agents = $6; mw = $8} END {exit bad || rows < 1}' ||
     { echo "not a frontier: $wide"; bad=1; }
 won=$(awk '/^h200/ {print $5; exit}' "$dir/1.txt")
 agents() { awk '/^h200/ {print $6; exit}'; }

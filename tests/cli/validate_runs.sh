@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
-# Measured runs of listed requests: those in the repository are predicted, within what the issue asks of them (15 % of time per
-# token and 35 % of time to first token at every fixed-length point, 15 % of agents' turns from end to end); files that make no
-# run are refused with their line.
+# Measured runs of listed requests: those in the repository are predicted, within 15 % of time per token and 35 % of time to first
+# token at every fixed-length point and 15 % of agents' turns from end to end (partly in sample: acceptance and cached tokens
+# are those logged); files that make no run are refused with their line.
 # Arguments: program, source tree.
 set -u
 apmw=$1

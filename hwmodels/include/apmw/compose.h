@@ -9,6 +9,9 @@
 #include "apmw/hwmodel.h"
 #include "apmw/step_cost.h"
 
+/* 95 % quantile of the normal distribution: a two-sided 90 % interval is so many sds to each side. */
+#define APMW_Z90 1.6448536269514722
+
 typedef struct apmw_layout {
     int tp, pp, attention_dp, moe_tp, moe_ep; /* of one engine; tp * attention_dp * pp accelerators */
 } apmw_layout;

@@ -45,6 +45,9 @@ typedef struct apmw_overhead_key {
 /* Sums the entries that hold, of each kind the latest release that is not after the key's, and bounds the sum below.
  * Spreads and basis are those of the most specific one. Returns the number of entries; 0 leaves *out as it is. */
 size_t apmw_overhead_table_value(const apmw_overhead_table *table, const apmw_overhead_key *key, apmw_overhead *out);
+/* What apmw_overhead_lookup says when the fitted entries are those of this table (which may have none). */
+apmw_status apmw_overhead_lookup_in(apmw_catalog *catalog, const apmw_overhead_table *table, const apmw_serving_spec *spec,
+                                    apmw_overhead *out, apmw_error *err);
 /* The platform whose overheads hold for this one: an MI325X is an MI300X with more and faster memory (the same dies and builds,
  * gfx942), so the two are one to the fit. Others are themselves. */
 const char *apmw_overhead_platform(const char *platform);

@@ -14,17 +14,23 @@ static void give_up(apmw_des *des, void *subject, uint64_t argument)
     assert_true(apmw_engine_cancel(g->rig->engine, g->rig->requests[argument]) == g->expected[argument]);
 }
 
+static engine_rig *open_rig(bool plain, int64_t max_seqs, int64_t kv_blocks)
+{
+    const apmw_linear_cost cost = rig_cost(0.01, 0.0);
+    apmw_engine_config config = rig_config();
+    config.plain = plain;
+    config.max_num_seqs = max_seqs > 0 ? max_seqs : config.max_num_seqs;
+    config.kv_blocks = kv_blocks > 0 ? kv_blocks : config.kv_blocks;
+    return rig_open(&cost, config);
+}
+
 static void only_what_waits(void **state)
 {
     (void)state;
     const apmw_time ms = 1000000;
     static const bool expected[] = {false, true, false};
     for (int plain = 0; plain < 2; plain++) {
-        const apmw_linear_cost cost = rig_cost(0.01, 0.0);
-        apmw_engine_config config = rig_config();
-        config.plain = plain == 1;
-        config.max_num_seqs = 1;
-        engine_rig *rig = rig_open(&cost, config);
+        engine_rig *rig = open_rig(plain == 1, 1, 0);
         rig_add(rig, 0, 10, 20);           /* runs until 200 ms */
         rig_add(rig, 5 * ms, 10, 20);      /* would run from 200 to 400 ms */
         rig_add(rig, 6 * ms, 10, 20);      /* moves up */
@@ -53,11 +59,7 @@ static void room_for_the_next(void **state)
     const apmw_time ms = 1000000;
     static const bool expected[] = {false, true, false};
     for (int plain = 0; plain < 2; plain++) {
-        const apmw_linear_cost cost = rig_cost(0.01, 0.0);
-        apmw_engine_config config = rig_config();
-        config.plain = plain == 1;
-        config.kv_blocks = 20;
-        engine_rig *rig = rig_open(&cost, config);
+        engine_rig *rig = open_rig(plain == 1, 0, 20);
         rig_add(rig, 0, 32, 100);
         rig_add(rig, 5 * ms, 300, 2);
         rig_add(rig, 6 * ms, 32, 2);

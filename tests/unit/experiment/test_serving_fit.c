@@ -131,6 +131,59 @@ static void cells_and_layouts_are_left_out_apart(void **state)
     assert_true(s.x[8 * FIT_PARAMS + FIT_LAYER] > 3);
 }
 
+/* Two leaves of one model: two layouts that come out within 1 %, six that are 10 % off, two rows each. The first leaf's own spread
+ * is drawn to that of all rows, which counts as four layouts; what both share goes by cells left out. */
+static void few_layouts_make_no_narrow_interval(void **state)
+{
+    (void)state;
+    enum { LEAVES = 2, LAYOUTS = 8, N = 2 * LAYOUTS, ALL = 2 + LEAVES + LAYOUTS };
+    fit_row rows[N];
+    int kind[ALL];
+    serving_label label[ALL];
+    double x[ALL * FIT_PARAMS] = {0}, variance[ALL * FIT_PARAMS] = {0}, residual[N][2], left_out[N][2], cell_out[N][2];
+    memset(rows, 0, sizeof rows);
+    memset(label, 0, sizeof label);
+    for (int i = 0; i < ALL; i++) {
+        kind[i] = label[i].kind = i == 0 ? SERVING_ENGINE : i == 1 ? SERVING_MODEL : i < 4 ? SERVING_LEAF : SERVING_LAYOUT;
+        snprintf(label[i].engine, sizeof label[i].engine, "vllm");
+        snprintf(label[i].model, sizeof label[i].model, "%s", i == 0 ? "" : "m");
+        snprintf(label[i].precision, sizeof label[i].precision, "%s", i == 2 ? "fp8" : i == 3 ? "fp4" : "");
+    }
+    for (int i = 0; i < N; i++) {
+        const int layout = i / 2, leaf = layout < 2 ? 0 : 1;
+        for (int k = 0; k < FIT_PATH; k++)
+            rows[i].path[k] = -1;
+        rows[i].path[SERVING_ENGINE] = 0;
+        rows[i].path[SERVING_MODEL] = 1;
+        rows[i].path[SERVING_LEAF] = 2 + leaf;
+        rows[i].path[SERVING_LAYOUT] = 4 + layout;
+        rows[i].simulated[FIT_TPOT] = rows[i].simulated[FIT_TTFT] = (double)NAN;
+        residual[i][0] = residual[i][1] = 0;
+        left_out[i][FIT_TPOT] = leaf == 0 ? 0.01 : 0.1;
+        left_out[i][FIT_TTFT] = (double)NAN;
+        cell_out[i][FIT_TPOT] = 0.3;
+        cell_out[i][FIT_TTFT] = (double)NAN;
+    }
+    serving_tree tree = {.n_rows = N, .n_nodes = ALL, .kind = kind, .label = label, .x = x, .variance = variance};
+    const serving_stage stage = {.rows = rows, .n_rows = N, .trees = &tree, .n_trees = 1, .residual = residual,
+                                 .left_out = left_out, .cell_out = cell_out};
+    apmw_overhead_table table = {0};
+    apmw_error err = {0};
+    assert_int_equal(apmw_serving_export(&stage, &table, &err), APMW_OK);
+    assert_int_equal(table.n, 4);
+    for (size_t i = 0; i < table.n; i++) {
+        const apmw_overhead_entry *e = &table.entry[i];
+        assert_true(isnan(e->value.ln_sd_ttft)); /* nothing is known of it */
+        if (strcmp(e->precision, "fp8") == 0) /* its own 0.01 of two layouts, 0.1 of four */
+            near(e->value.ln_sd_time, sqrt((2 * 0.01 * 0.01 + 4 * 0.1 * 0.1) / 6) / APMW_Z90, 1e-9);
+        if (strcmp(e->precision, "fp4") == 0)
+            near(e->value.ln_sd_time, 0.1 / APMW_Z90, 1e-9);
+        if (strcmp(e->model, "m") == 0 && strcmp(e->precision, "*") == 0)
+            near(e->value.ln_sd_time, 0.3 / APMW_Z90, 1e-9);
+    }
+    apmw_overhead_table_free(&table);
+}
+
 static void one_wild_row_does_not_move_it(void **state)
 {
     (void)state;
@@ -222,7 +275,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(finds_the_numbers),          cmocka_unit_test(carries_over_to_a_cell_left_out),
-        cmocka_unit_test(cells_and_layouts_are_left_out_apart), cmocka_unit_test(one_wild_row_does_not_move_it), cmocka_unit_test(bounds_hold_softly),
+        cmocka_unit_test(cells_and_layouts_are_left_out_apart), cmocka_unit_test(one_wild_row_does_not_move_it),
+        cmocka_unit_test(few_layouts_make_no_narrow_interval), cmocka_unit_test(bounds_hold_softly),
         cmocka_unit_test(runs_of_a_week_are_one_epoch), cmocka_unit_test(predictions_never_fall_to_nothing), cmocka_unit_test(overheads_of_a_total),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
