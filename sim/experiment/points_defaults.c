@@ -330,7 +330,7 @@ apmw_status apmw_points_client(const apmw_engine_defaults *defaults, apmw_point 
         if (status == APMW_OK)
             status = apmw_json_child(&entry, "when", &when, err);
         if (status == APMW_OK)
-            status = when_fits(&when, point, point->disagg ? APMW_ROLE_DECODE : APMW_ROLE_ENGINE, &fits, err);
+            status = when_fits(&when, point, point->disagg ? APMW_ROLE_PREFILL : APMW_ROLE_ENGINE, &fits, err);
         if (status == APMW_OK && fits)
             status = apmw_json_opt_double(&entry, "length_range_ratio", 1e-3, 1, &ratio, err);
         if (status == APMW_OK && fits)

@@ -74,7 +74,9 @@ static apmw_status simulate_at(const apmw_predictor *predictor, const apmw_point
             apmw_serving_fit_acceptance(total, (int)settings->draft_tokens, (double)point->osl);
     apmw_status status = apmw_predict(predictor, row->point, &options, &prediction, err);
     out[FIT_TPOT] = prediction.supported ? prediction.tpot_ms : (double)NAN;
-    out[FIT_TTFT] = prediction.supported ? prediction.ttft_ms : (double)NAN;
+    out[FIT_TTFT] = !prediction.supported ? (double)NAN
+                    : row->queued         ? apmw_serving_whole_ms(point, prediction.ttft_ms, prediction.tpot_ms)
+                                          : prediction.ttft_ms;
     return status;
 }
 

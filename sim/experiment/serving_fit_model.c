@@ -109,10 +109,11 @@ static void assemble(const fit_tree *tree, int fold, const double *x, system_of 
         for (int m = 0; m < 2; m++) {
             if (isnan(row->ln_measured[m]) || isnan(predicted[m]))
                 continue;
-            double r = (log(predicted[m]) - row->ln_measured[m]) / tree->row_sd[m];
+            double sd = tree->row_sd[row->queued ? FIT_TPOT : m];
+            double r = (log(predicted[m]) - row->ln_measured[m]) / sd;
             double weight = row->weight * (fabs(r) <= tree->huber ? 1 : tree->huber / fabs(r));
             for (int p = 0; p < FIT_PARAMS; p++)
-                d[p] = row->slope[m][p] / predicted[m] / tree->row_sd[m];
+                d[p] = row->slope[m][p] / predicted[m] / sd;
             add_residual(s, row, d, r, weight);
         }
         for (int p = 0; p < FIT_PARAMS; p++) {

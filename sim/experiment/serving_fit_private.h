@@ -29,6 +29,7 @@ typedef struct fit_row {
     double simulated[2];          /* TPOT, TTFT, ms; NaN = could not be */
     double slope[2][FIT_PARAMS];  /* of the same, by unit */
     double ln_measured[2];        /* NaN = says nothing */
+    bool queued;                  /* a queue stands before prompts: FIT_TTFT is the whole time of a request */
     int fold;                     /* for leaving layouts out */
     int cell_fold;                /* for leaving whole cells out: platform, model, engine, precision */
     double weight;                /* copies of one measurement share one */

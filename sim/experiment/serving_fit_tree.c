@@ -208,6 +208,11 @@ static void start_of(const serving_stage *stage, const serving_label *root, doub
     start[FIT_FLOOR] = 0.5; /* where the floor acts at all; at 0 it would have no slope and stay there */
 }
 
+double apmw_serving_whole_ms(const apmw_point *point, double ttft_ms, double tpot_ms)
+{
+    return ttft_ms + tpot_ms * fmax((1 + point->ratio) / 2 * (double)point->osl - 1, 0);
+}
+
 static apmw_status add_tree(serving_stage *stage, const apmw_points *points, const bool *keep,
                             const serving_label *labels, const size_t *rows, size_t n_rows, size_t root,
                             const apmw_serving_fit_options *options, apmw_error *err)
@@ -234,9 +239,13 @@ static apmw_status add_tree(serving_stage *stage, const apmw_points *points, con
         row->ln_measured[FIT_TPOT] = p->tpot_ms > 0 ? log(p->tpot_ms) : (double)NAN;
         /* Means of AMD runs hold a stall of about 10 s in the first burst (+ 1 s at every load, medians of the same layouts
          * do not): compilation in the measured run, not serving. */
-        bool stalled = strcmp(labels[i].vendor, "amd") == 0 && !p->median;
-        row->ln_measured[FIT_TTFT] =
-            p->ttft_ms > 0 && p->ttft_ms <= options->ttft_limit_ms && !stalled ? log(p->ttft_ms) : (double)NAN;
+        const bool amd = strcmp(labels[i].vendor, "amd") == 0, late = p->ttft_ms > options->ttft_limit_ms;
+        /* Where prompts queue for long, the time to the first token says little and the whole time of a request, which is
+         * requests in flight over the rate, how fast prompts are served. Not of AMD's split workers: their full queues are off
+         * by factors that nothing explains, and pull the time per token of all others along. */
+        row->queued = late && !amd;
+        const double time_ms = row->queued ? apmw_serving_whole_ms(p, p->ttft_ms, p->tpot_ms) : p->ttft_ms;
+        row->ln_measured[FIT_TTFT] = p->ttft_ms > 0 && !(amd && (late || !p->median)) ? log(time_ms) : (double)NAN;
         row->fold = apmw_serving_fold(points, keep, rows[i]);
         row->cell_fold = cell_fold_of(p);
         row->weight = weight_of(points, keep, rows[i]);
@@ -338,7 +347,7 @@ void apmw_serving_residuals(const fit_tree *tree, const double *x, const fit_row
     apmw_fit_row_total(tree, x, row, SERVING_KNOWN_KINDS, total);
     apmw_fit_row_predict(row, total, predicted);
     for (int m = 0; m < 2; m++)
-        out[m] = log(predicted[m]) - row->ln_measured[m];
+        out[m] = m == FIT_TTFT && row->queued ? (double)NAN : log(predicted[m]) - row->ln_measured[m];
 }
 
 apmw_status apmw_serving_bases(const apmw_points *points, const apmw_overhead_table *table, serving_stage *stage,

@@ -73,6 +73,8 @@ void apmw_serving_residuals(const fit_tree *tree, const double *x, const fit_row
 void apmw_serving_report(const apmw_points *points, const serving_stage *stages, int n_stages, bool rows,
                          apmw_buf *report);
 
+/* Milliseconds from a request to its last token, at the mean length of outputs. */
+double apmw_serving_whole_ms(const apmw_point *point, double ttft_ms, double tpot_ms);
 void apmw_serving_fit_overheads(const double *total, const apmw_overhead *base, bool disagg, int tp, apmw_overhead out[2]);
 double apmw_serving_fit_acceptance(const double *total, int draft_tokens, double osl);
 

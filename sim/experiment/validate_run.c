@@ -155,10 +155,12 @@ static apmw_status report(const predict_run *run, double *ttft, double *tpot, si
                  out->kv_tokens);
         return APMW_OK;
     }
-    /* The k-th prompt of the burst waits for k - 1 others; a median sees no burst. */
+    /* The k-th prompt of the burst on its rank waits for k - 1 others; a median sees no burst. */
     if (!run->point->median) {
         double burst = fmin((double)run->point->concurrency, (double)n);
-        ttft_s += run->point->burst_prompt_s * (burst + 1) / 2 * burst / (double)n;
+        const apmw_point *p = run->point;
+        const double ranks = p->disagg ? (double)run->workers[0] * fmax(p->layout[0].attention_dp, 1) : 1;
+        ttft_s += p->burst_prompt_s * (burst / ranks + 1) / 2 * burst / (double)n;
     }
     out->ttft_ms = ttft_s * 1e3;
     out->tpot_ms = tpot_s * 1e3;

@@ -55,7 +55,7 @@ typedef struct apmw_point {
     double acceptance_length;  /* tokens a step as stated in the row, NaN = not stated */
     double ratio;              /* lengths uniform on [int(ratio L), L] */
     double prompt_scale;       /* tokens that the server saw for each one of isl, 1 = as labelled */
-    double burst_prompt_s;     /* what the first burst of the run waits for each of its prompts beside serving them */
+    double burst_prompt_s;     /* what the first burst waits for each prompt of its rank beside serving them */
     bool median;               /* measured values are medians over requests, else means */
     double ttft_ms, tpot_ms, power_w;         /* measured; NaN = none */
     double role_power_w[2];    /* disaggregated: prefill, decode */

@@ -235,6 +235,33 @@ static void clients(void **state)
     apmw_csv_free(csv);
 }
 
+/* The burst of a split deployment: by month, engine, number format and ranks of the prompt worker. */
+static void clients_of_split_deployments(void **state)
+{
+    (void)state;
+    static const char *const kinds[] = {"sglang,fp4,disagg,8192,1024,512,4,1,2025-12-21", "sglang,fp4,disagg,8192,1024,512,4,1,2026-02-08",
+                                        "trtllm,fp4,disagg,1024,1024,512,4,8,2025-12-05", "trtllm,fp4,disagg,8192,1024,512,4,8,2025-12-05",
+                                        "trtllm,fp8,disagg,1024,1024,512,8,4,2026-03-23", "trtllm,fp8,disagg,1024,1024,512,4,8,2026-03-23"};
+    const double burst[] = {0.15, 0, 0.045, 0, 0.06, 0};
+    char text[2048];
+    int n = snprintf(text, sizeof text, "platform,model,engine,precision,mode,isl,osl,concurrency,prefill_attention_dp,"
+                                        "decode_attention_dp,measured,prefill_tp,decode_tp,prefill_workers,decode_workers,length_range_ratio\n");
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+        n += snprintf(text + n, sizeof text - (size_t)n, "gb200,deepseek-v3-r1,%s,1,1,1,1,0.8\n", kinds[i]);
+    apmw_csv *csv = NULL;
+    apmw_points points;
+    apmw_error err = {0};
+    assert_int_equal(apmw_csv_parse("rows.csv", text, (size_t)n, &csv, &err), APMW_OK);
+    if (apmw_points_from_csv(csv, "rows.csv", APMW_SOURCE_DIR, &points, &err) != APMW_OK)
+        fail_msg("%s", err.message);
+    apmw_csv_free(csv);
+    for (size_t i = 0; i < points.n; i++)
+        if (points.items[i].burst_prompt_s != burst[i])
+            fail_msg("%s: %g", kinds[i], points.items[i].burst_prompt_s);
+    assert_int_equal(points.n, sizeof burst / sizeof burst[0]);
+    apmw_points_free(&points);
+}
+
 static void bad_cells(void **state)
 {
     (void)state;
@@ -262,7 +289,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(formulas),    cmocka_unit_test(aggregated_row), cmocka_unit_test(sglang_worker_row), cmocka_unit_test(disaggregated_row),
         cmocka_unit_test(silent_rows), cmocka_unit_test(split_rule),     cmocka_unit_test(bad_cells),
-        cmocka_unit_test(mended_layouts), cmocka_unit_test(clients),
+        cmocka_unit_test(mended_layouts), cmocka_unit_test(clients), cmocka_unit_test(clients_of_split_deployments),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

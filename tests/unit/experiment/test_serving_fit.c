@@ -250,6 +250,34 @@ static void overheads_of_a_total(void **state)
     near(apmw_serving_fit_acceptance(t, 3, 1024 * exp(1)), 2.2 * 1.1 * exp(0.1), 1e-12);
 }
 
+/* A row with a queue says by the whole time of its requests how fast prompts are served, as sharply as a time per token,
+ * and nothing of the time to the first token. */
+static void a_queue_says_how_fast_prompts_are_served(void **state)
+{
+    (void)state;
+    static scene s;
+    make(&s, 1);
+    for (int k = 0; k < FIT_PATH; k++)
+        s.tree.sd[k][FIT_SCALE] = k == SERVING_ENGINE ? 5 : 0;
+    for (int i = 0; i < ROWS; i++) {
+        fit_row *row = &s.rows[i];
+        row->queued = i % 2 == 0;
+        row->simulated[FIT_TTFT] = 1e4;
+        row->slope[FIT_TTFT][FIT_SCALE] = 2e3;
+        row->ln_measured[FIT_TTFT] = log(row->queued ? 1.4e4 : 2e4); /* two tenths more, or five */
+    }
+    s.tree.row_sd[FIT_TTFT] = 1; /* first tokens say next to nothing here */
+    solve(&s, -1);
+    near(total(&s, 0, FIT_ALL_KINDS, FIT_SCALE), 2, 0.05);
+    double left[2];
+    apmw_serving_residuals(&s.tree, s.x, &s.rows[0], left);
+    assert_true(isnan(left[FIT_TTFT]) && isfinite(left[FIT_TPOT]));
+    apmw_serving_residuals(&s.tree, s.x, &s.rows[1], left);
+    near(left[FIT_TTFT], log(1.4 / 2), 0.01);
+    const apmw_point point = {.osl = 1024, .ratio = 0.8};
+    near(apmw_serving_whole_ms(&point, 9000, 10), 9000 + 10 * (0.9 * 1024 - 1), 1e-9);
+}
+
 /* Runs less than a week apart are one build's; another model's or a missing day say nothing. */
 static void runs_of_a_week_are_one_epoch(void **state)
 {
@@ -277,7 +305,7 @@ int main(void)
         cmocka_unit_test(finds_the_numbers),          cmocka_unit_test(carries_over_to_a_cell_left_out),
         cmocka_unit_test(cells_and_layouts_are_left_out_apart), cmocka_unit_test(one_wild_row_does_not_move_it),
         cmocka_unit_test(few_layouts_make_no_narrow_interval), cmocka_unit_test(bounds_hold_softly),
-        cmocka_unit_test(runs_of_a_week_are_one_epoch), cmocka_unit_test(predictions_never_fall_to_nothing), cmocka_unit_test(overheads_of_a_total),
+        cmocka_unit_test(a_queue_says_how_fast_prompts_are_served), cmocka_unit_test(runs_of_a_week_are_one_epoch), cmocka_unit_test(predictions_never_fall_to_nothing), cmocka_unit_test(overheads_of_a_total),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
