@@ -9,6 +9,7 @@ typedef struct rank_tiers {
     apmw_kv_tiers *stack;
     apmw_tier_link load[APMW_KV_MAX_TIERS], store[APMW_KV_MAX_TIERS];
     int64_t inserted[APMW_KV_MAX_TIERS]; /* blocks whose writes are booked */
+    int64_t writing; /* tokens of open writes to the first tier */
 } rank_tiers;
 
 typedef struct engine_tiers {
@@ -34,6 +35,7 @@ struct job {
     rank_tiers *rank;
     apmw_engine *engine;
     const apmw_request *asker; /* decided, and its blocks are not taken yet; else NULL */
+    int64_t declined[APMW_KV_MAX_TIERS]; /* tokens that it could have had */
     apmw_request *request;     /* on its way; NULL: a prefetch of this stream */
     apmw_stream stream;
     int64_t to;
@@ -42,14 +44,24 @@ struct job {
     job *prev, *next;
 };
 
+/* What a running request writes to the first tier, where that can be found only when the request lets go of its KV. */
+typedef struct writer {
+    rank_tiers *rank;
+    const apmw_request *request;
+    apmw_kv_write write;
+    int64_t tokens; /* whose writes are booked already */
+    struct writer *prev, *next;
+} writer;
+
 struct apmw_tiers {
     apmw_des *des;
     apmw_tiers_setup setup;
     apmw_kv_tiers *shared; /* the last tier, if it is one store for all */
-    int64_t shared_inserted;
+    int64_t shared_inserted, shared_writing;
     engine_tiers *engines;
     size_t n_engines;
     job *open, *spare;
+    writer *writers;
     apmw_tier_stats stats[APMW_KV_MAX_TIERS];
     void (*fail)(void *self);
     void *self;
