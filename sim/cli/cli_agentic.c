@@ -179,6 +179,9 @@ int apmw_cli_agentic(apmw_cli *cli, apmw_catalog *catalog, const char *dir, cons
     if (status == APMW_OK) {
         status = load_trace(cli, &a.scenario, &trace, &err);
     }
+    if (status == APMW_OK) {
+        status = apmw_agentic_set_waits(&a, &trace, &err);
+    }
     bool found = only == NULL;
     bool stopped = false;
     for (size_t i = 0; i < a.n && status == APMW_OK && !stopped; i++) {
