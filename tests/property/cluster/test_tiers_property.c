@@ -34,13 +34,15 @@ static void random_trace(uint64_t seed, apmw_trace *trace)
     }
 }
 
-static apmw_tiers_setup random_tiers(apmw_rng *rng)
+static apmw_tiers_setup random_tiers(uint64_t seed, apmw_rng *rng)
 {
+    apmw_rng found = apmw_rng_make(seed, "tiers.found", 0, 0);
     apmw_tiers_setup s = {.n_tiers = 1 + (size_t)apmw_rng_below(rng, 3),
                           .load = (apmw_kv_load)apmw_rng_below(rng, 3),
                           .write_back = apmw_rng_below(rng, 2) == 0,
                           .prefetch = apmw_rng_below(rng, 2) == 0,
                           .fair_links = apmw_rng_below(rng, 2) == 0};
+    s.found_when_released = !s.write_back && apmw_rng_below(&found, 2) == 0;
     int64_t tokens = 1000;
     double rate = 1e9 * (double)(1 + apmw_rng_below(rng, 200));
     for (size_t t = 0; t < s.n_tiers; t++) {
@@ -89,7 +91,7 @@ static outcome run_random(uint64_t seed, const apmw_trace *trace, bool plain, bo
 {
     apmw_rng rng = apmw_rng_make(seed, "tiers.deployment", 0, 0);
     apmw_step_cost *cost = case_cost(0.005, 2e-5, 2e-4);
-    apmw_tiers_setup tiers = random_tiers(&rng);
+    apmw_tiers_setup tiers = random_tiers(seed, &rng);
     if (apart) { /* ranks do not see each other */
         tiers.write_back = false;
         tiers.tiers[tiers.n_tiers - 1].shared = false;
