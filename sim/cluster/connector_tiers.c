@@ -170,28 +170,29 @@ static int64_t available(void *self, apmw_engine *engine, const apmw_request *re
     return j->to;
 }
 
-static int64_t *writing_of(apmw_tiers *tiers, rank_tiers *rank)
+static void post_store(apmw_tiers *tiers, rank_tiers *rank, size_t t, int64_t tokens)
 {
-    return tiers->setup.tiers[0].shared ? &tiers->shared_writing : &rank->writing;
+    if (tokens > 0) {
+        tiers->stats[t].stored_tokens += tokens;
+        apmw_tier_link_post(&rank->store[t], apmw_kv_tiers_bytes_of(rank->stack, t, tokens));
+    }
 }
 
-/* Writes of what has newly come to a tier, from above or by cascade. */
+/* Tokens that have newly come to tier t, from above or by cascade. */
+static int64_t new_tokens(apmw_tiers *tiers, rank_tiers *rank, size_t t)
+{
+    apmw_kv_stats s;
+    apmw_kv_tiers_stats(rank->stack, t, &s);
+    int64_t *booked = tiers->setup.tiers[t].shared ? &tiers->shared_inserted : &rank->inserted[t];
+    const int64_t blocks = s.inserted_blocks - *booked;
+    *booked = s.inserted_blocks;
+    return blocks * apmw_kv_tiers_block_tokens(rank->stack, t);
+}
+
 static void book_stores(engine_tiers *e, rank_tiers *rank)
 {
-    apmw_tiers *tiers = e->owner;
-    for (size_t t = 0; t < tiers->setup.n_tiers; t++) {
-        apmw_kv_stats s;
-        apmw_kv_tiers_stats(rank->stack, t, &s);
-        int64_t *booked = tiers->setup.tiers[t].shared ? &tiers->shared_inserted : &rank->inserted[t];
-        const int64_t size = apmw_kv_tiers_block_tokens(rank->stack, t);
-        const int64_t written = s.inserted_blocks + (t == 0 ? *writing_of(tiers, rank) / size : 0);
-        const int64_t tokens = (written - *booked) * size;
-        if (tokens > 0) { /* what two requests write at once is written twice, and counts as what comes next */
-            *booked = written;
-            const double bytes = apmw_kv_tiers_bytes_of(rank->stack, t, tokens);
-            tiers->stats[t].stored_tokens += tokens;
-            apmw_tier_link_post(&rank->store[t], bytes);
-        }
+    for (size_t t = 0; t < e->owner->setup.n_tiers; t++) {
+        post_store(e->owner, rank, t, new_tokens(e->owner, rank, t));
     }
 }
 
@@ -228,8 +229,8 @@ static void begin_write(engine_tiers *e, rank_tiers *rank, const apmw_request *r
     }
     tiers->writers = w;
     w->tokens = apmw_kv_tiers_write(rank->stack, 0, request->stream, n_tokens, &w->write);
-    *writing_of(tiers, rank) += w->tokens;
-    book_stores(e, rank);
+    post_store(tiers, rank, 0, w->tokens);
+    book_stores(e, rank); /* what it has pushed out */
 }
 
 static void released(void *self, apmw_engine *engine, const apmw_request *request, int rank_index, int64_t n_tokens,
@@ -244,8 +245,10 @@ static void released(void *self, apmw_engine *engine, const apmw_request *reques
         return;
     }
     set_time(tiers, w->rank);
-    (void)apmw_kv_tiers_written(w->rank->stack, 0, &w->write, n_tokens, n_all);
-    *writing_of(tiers, w->rank) -= w->tokens;
+    const int64_t found = apmw_kv_tiers_written(w->rank->stack, 0, &w->write, n_tokens, n_all);
+    const int64_t dead = new_tokens(tiers, w->rank, 0) - found;
+    /* What another had made findable meanwhile was written all the same: less than was booked may be found. */
+    post_store(tiers, w->rank, 0, dead + (found > w->tokens ? found - w->tokens : 0));
     book_stores(e, w->rank);
     *(w->prev != NULL ? &w->prev->next : &tiers->writers) = w->next;
     if (w->next != NULL) {

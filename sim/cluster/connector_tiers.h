@@ -9,7 +9,6 @@ typedef struct rank_tiers {
     apmw_kv_tiers *stack;
     apmw_tier_link load[APMW_KV_MAX_TIERS], store[APMW_KV_MAX_TIERS];
     int64_t inserted[APMW_KV_MAX_TIERS]; /* blocks whose writes are booked */
-    int64_t writing; /* tokens of open writes to the first tier */
 } rank_tiers;
 
 typedef struct engine_tiers {
@@ -49,7 +48,7 @@ typedef struct writer {
     rank_tiers *rank;
     const apmw_request *request;
     apmw_kv_write write;
-    int64_t tokens; /* whose writes are booked already */
+    int64_t tokens; /* whose writes are booked */
     struct writer *prev, *next;
 } writer;
 
@@ -57,7 +56,7 @@ struct apmw_tiers {
     apmw_des *des;
     apmw_tiers_setup setup;
     apmw_kv_tiers *shared; /* the last tier, if it is one store for all */
-    int64_t shared_inserted, shared_writing;
+    int64_t shared_inserted;
     engine_tiers *engines;
     size_t n_engines;
     job *open, *spare;
