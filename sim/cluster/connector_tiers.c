@@ -122,9 +122,10 @@ static void settle(engine_tiers *e, const job *j)
     }
 }
 
-/* What the tiers from `first` on add to a prompt of which there are `matched` tokens, pinned, and what they could have added;
- * NULL = neither. */
-static job *decide(engine_tiers *e, rank_tiers *rank, const apmw_request *request, size_t first, int64_t matched, bool again)
+/* What the tiers from `first` on add to a prompt of which there are `matched` tokens, pinned, and what they could have
+ * added; NULL = neither. */
+static job *decide(engine_tiers *e, rank_tiers *rank, const apmw_request *request, size_t first, int64_t matched,
+                   bool again)
 {
     job *j = NULL;
     int64_t to = matched;

@@ -55,8 +55,9 @@ static apmw_status check_setup(const apmw_tiers_setup *setup, apmw_error *err)
                               APMW_KV_MAX_TIERS);
     }
     if (setup->write_back && setup->found_when_released) {
-        return apmw_error_set(err, APMW_E_SCENARIO, "what HBM evicts can be found at once: only what requests write as they "
-                                                    "run can be found when they end");
+        return apmw_error_set(err, APMW_E_SCENARIO,
+                              "what HBM evicts can be found at once: only what requests write as they run can be found "
+                              "when they end");
     }
     for (size_t t = 0; t < setup->n_tiers; t++) {
         const apmw_tier_setup *s = &setup->tiers[t];

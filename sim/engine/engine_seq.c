@@ -199,9 +199,10 @@ void apmw_seq_release(apmw_engine *engine, apmw_seq *seq, int64_t kv_tokens)
     tell_computed(engine, seq);
     int64_t dead = 0;
     const apmw_connector *connector = engine->config.connector;
+    const int64_t findable = seq->lease.committed_blocks * size;
     if (connector && connector->released)
-        connector->released(connector->self, engine, seq->request, seq->rank, seq->lease.committed_blocks * size,
-                            kv_tokens > seq->lease.committed_blocks * size ? kv_tokens : seq->lease.committed_blocks * size);
+        connector->released(connector->self, engine, seq->request, seq->rank, findable,
+                            kv_tokens > findable ? kv_tokens : findable);
     if (engine->config.prefix_caching && kv_tokens / size > seq->lease.committed_blocks)
         dead = (kv_tokens / size - seq->lease.committed_blocks) * size;
     apmw_prefix_cache_end(cache, &seq->lease, dead);

@@ -178,7 +178,8 @@ apmw_status apmw_agentic_set_waits(const apmw_agentic *agentic, apmw_trace *reco
         }
         apmw_trajectory *t = find_session(recorded, session);
         if (t == NULL || !(turn >= 0.0 && turn < t->n_turns) || !(wait_s >= 0.0 && wait_s <= 1e9)) {
-            r.status = apmw_error_set(err, APMW_E_DATA, "line %zu: no session \"%s\" with such a turn, or no wait of 0 to 1e9 s",
+            r.status = apmw_error_set(err, APMW_E_DATA,
+                                      "line %zu: no session \"%s\" with such a turn, or no wait of 0 to 1e9 s",
                                       r.row + 2, session);
         } else {
             t->turns[(int32_t)turn].delay_ns = apmw_time_from_s(wait_s);

@@ -81,22 +81,24 @@ static apmw_status read_tiers(const apmw_json_cur *section, apmw_kv_scenario *s,
 
 apmw_status apmw_kv_scenario_read(const apmw_json_cur *root, apmw_kv_scenario *s, apmw_error *err)
 {
-    static const char *const KEYS[] = {"hbm_policy", "write", "found", "load", "prefetch", "link_sharing", "tiers", NULL};
+    static const char *const KEYS[] = {"hbm_policy", "write", "found", "load", "prefetch", "link_sharing", "tiers",
+                                       NULL};
     apmw_json_cur section;
     bool present;
     apmw_status status = apmw_scenario_opt_object(root, "kv_tiers", KEYS, &section, &present, err);
     if (status != APMW_OK || !present) {
         return status;
     }
-    size_t policy = (size_t)s->hbm_policy, write = s->write_back, found = s->found_when_released, load = (size_t)s->load,
-           sharing = s->fair_links;
+    size_t policy = (size_t)s->hbm_policy, write = s->write_back, found = s->found_when_released;
+    size_t load = (size_t)s->load, sharing = s->fair_links;
     /* Blocks of HBM do not expire. */
     READ(apmw_scenario_opt_choice(&section, "hbm_policy", POLICIES, APMW_KV_IDLE_TTL, &policy, err));
     READ(apmw_scenario_opt_choice(&section, "write", WRITES, sizeof WRITES / sizeof WRITES[0], &write, err));
     READ(apmw_scenario_opt_choice(&section, "found", FOUND, sizeof FOUND / sizeof FOUND[0], &found, err));
     if (status == APMW_OK && write == 1 && found == 1) {
         status = apmw_json_error(&section, err, APMW_E_DATA,
-                                 "\"found\": \"released\" is of what requests write as they run: \"write\": \"through\"");
+                                 "\"found\": \"released\" is of what requests write as they run: "
+                                 "\"write\": \"through\"");
     }
     READ(apmw_scenario_opt_choice(&section, "load", LOADS, sizeof LOADS / sizeof LOADS[0], &load, err));
     READ(apmw_json_opt_bool(&section, "prefetch", &s->prefetch, err));

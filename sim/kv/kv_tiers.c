@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Tiers on prefix caches: a write is a lease that begins and takes, and later commits and ends, a store one that does all
- * at once; a load is one that ends later. */
+/* Tiers on prefix caches: a write is a lease that begins and takes, and later commits and ends, a store one that
+ * does all at once; a load is one that ends later. */
 #include "apmw/kv_tiers.h"
 
 #include <math.h>
@@ -192,7 +192,8 @@ static void widen(apmw_prefix_cache *cache, apmw_kv_write *write, int64_t want)
     }
 }
 
-int64_t apmw_kv_tiers_write(apmw_kv_tiers *tiers, size_t index, apmw_stream stream, int64_t n_tokens, apmw_kv_write *write)
+int64_t apmw_kv_tiers_write(apmw_kv_tiers *tiers, size_t index, apmw_stream stream, int64_t n_tokens,
+                            apmw_kv_write *write)
 {
     APMW_CHECK(n_tokens >= 0);
     apmw_prefix_cache *cache = at(tiers, index)->cache;

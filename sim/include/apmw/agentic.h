@@ -47,8 +47,8 @@ typedef struct apmw_agentic {
 /* The folder's runs and scenario. */
 apmw_status apmw_agentic_load(const char *dir, apmw_agentic *out, apmw_error *err);
 void apmw_agentic_free(apmw_agentic *agentic);
-/* Where the folder has a waits.csv (session, turn: its place in the trajectory, wait_s), those turns wait so long: a client may
- * read a recording otherwise than the importer does. APMW_E_DATA names file, line and what is wrong. */
+/* Where the folder has a waits.csv (session, turn: its place in the trajectory, wait_s), those turns wait so long: a
+ * client may read a recording otherwise than the importer does. APMW_E_DATA names file, line and what is wrong. */
 apmw_status apmw_agentic_set_waits(const apmw_agentic *agentic, apmw_trace *recorded, apmw_error *err);
 /* Simulates one run on sessions of `recorded`. A run that cannot be simulated keeps its reason. */
 apmw_status apmw_agentic_predict(apmw_catalog *catalog, const apmw_agentic *agentic, const apmw_trace *recorded,

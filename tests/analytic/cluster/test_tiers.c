@@ -182,8 +182,9 @@ static void what_is_written_is_found_when_it_is_let_go(void **state)
             tiers.found_when_released = late == 1;
             run(lists[after], 2, 2, &tiers, &s, stats);
             assert_int_equal(s.requests[1].record.n_fetched, after == 0 && late == 1 ? 0 : 1600);
-            /* 100 blocks of the first prompt, one more of the second. Late, also 6 of the 99 tokens that were generated and
-             * are in KV, and the second's own 100 where it found none: both write them, the first alone makes them findable. */
+            /* 100 blocks of the first prompt, one more of the second. Late, also 6 of the 99 tokens that were
+             * generated and are in KV, and the second's own 100 where it found none: both write them, the first
+             * alone makes them findable. */
             const int64_t written = late == 0 ? 1616 : after == 1 ? 1616 + 96 : 1600 + 1616 + 96;
             assert_int_equal(stats[0].stored_tokens, written);
         }

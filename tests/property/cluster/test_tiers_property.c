@@ -227,7 +227,8 @@ static outcome run_pool(uint64_t seed, const apmw_trace *trace, int64_t n_agents
     return out;
 }
 
-/* Also what HBM loses while a request waits that had found all of it there: a connector is asked again when it starts. */
+/* Also what HBM loses while a request waits that had found all of it there: a connector is asked again when it
+ * starts. */
 static void an_endless_host_is_as_good_as_endless_hbm(void **state)
 {
     (void)state;

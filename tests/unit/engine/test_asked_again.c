@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* A connector is asked again when a request that waited could start, and after a preemption; it hears when KV is let go.
- * Steps of 10 ms, loads of 5 ms. */
+/* A connector is asked again when a request that waited could start, and after a preemption; it hears when KV is let
+ * go. Steps of 10 ms, loads of 5 ms. */
 #include "engine_rig.h"
 
 enum { MS = 1000000 };
@@ -43,7 +43,8 @@ static void fetch(void *self, apmw_engine *engine, apmw_request *request, int ra
     apmw_des_schedule(t->des, apmw_des_now(t->des) + 5 * MS, APMW_EVENT_CONTROL, there, request, 0);
 }
 
-static void released(void *self, apmw_engine *engine, const apmw_request *request, int rank, int64_t n_tokens, int64_t n_all)
+static void released(void *self, apmw_engine *engine, const apmw_request *request, int rank, int64_t n_tokens,
+                     int64_t n_all)
 {
     teller *t = self;
     (void)engine;
@@ -55,7 +56,8 @@ static void released(void *self, apmw_engine *engine, const apmw_request *reques
     t->all[t->n_released++] = n_all;
 }
 
-static engine_rig *open_rig(const apmw_linear_cost *cost, apmw_engine_config config, const apmw_connector *connector, teller *t)
+static engine_rig *open_rig(const apmw_linear_cost *cost, apmw_engine_config config, const apmw_connector *connector,
+                           teller *t)
 {
     config.connector = connector;
     engine_rig *rig = rig_open(cost, config);
@@ -63,7 +65,8 @@ static engine_rig *open_rig(const apmw_linear_cost *cost, apmw_engine_config con
     return rig;
 }
 
-/* The second of two prompts waits until the first has ended, at 100 ms; what it was not offered when it came it is then. */
+/* The second of two prompts waits until the first has ended, at 100 ms; what it was not offered when it came it is
+ * then. */
 static void what_has_come_meanwhile(void **state)
 {
     (void)state;
@@ -95,8 +98,9 @@ static void what_has_come_meanwhile(void **state)
     }
 }
 
-/* Two sequences outgrow 6 blocks of 10 tokens at 110 ms; the second gives way with 30 tokens in KV, waits until the first has
- * ended at 300 ms, and then has 19 of the 20 of its prompt loaded: it computes 12, of which 11 a second time. */
+/* Two sequences outgrow 6 blocks of 10 tokens at 110 ms; the second gives way with 30 tokens in KV, waits until the
+ * first has ended at 300 ms, and then has 19 of the 20 of its prompt loaded: it computes 12, of which 11 a second
+ * time. */
 static void a_preempted_one_loads_what_it_can(void **state)
 {
     (void)state;

@@ -71,7 +71,8 @@ static void refusals(void **state)
                  "idle_ttl_s");
     assert_error(case_parse("{\"kv_tiers\":{\"tiers\":[{\"kind\":\"host\",\"half_life_s\":5}]}}", &s, &err), APMW_E_DATA, &err, "lfu");
     assert_error(case_parse("{\"kv_tiers\":{\"hbm_policy\":\"idle-ttl\"}}", &s, &err), APMW_E_DATA, &err, "hbm_policy");
-    assert_error(case_parse("{\"kv_tiers\":{\"write\":\"back\",\"found\":\"released\"}}", &s, &err), APMW_E_DATA, &err, "through");
+    assert_error(case_parse("{\"kv_tiers\":{\"write\":\"back\",\"found\":\"released\"}}", &s, &err), APMW_E_DATA, &err,
+                 "through");
     assert_error(case_parse("{\"kv_tiers\":{\"found\":\"release\"}}", &s, &err), APMW_E_DATA, &err, "\"released\"");
     assert_error(case_parse("{\"kv_tiers\":{\"load\":\"fast\"}}", &s, &err), APMW_E_DATA, &err, "\"faster\"");
 }

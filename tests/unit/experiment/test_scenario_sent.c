@@ -30,7 +30,8 @@ static void there_and_back(void **state)
     apmw_scenario s;
     apmw_error err = {0};
     assert_ok(parse("{\"engine_settings\":{\"graph_padding\":\"sequences\"},\"workload\":{\"starts\":\"users.csv\",\"sent\":"
-                    "{\"first_prompt_scale\":1.25,\"growth_scale\":0.5,\"answer_tokens\":1500,\"output_tokens\":3000,\"output_spread\":0.25,"
+                    "{\"first_prompt_scale\":1.25,\"growth_scale\":0.5,\"answer_tokens\":1500,\"output_tokens\":3000,"
+                    "\"output_spread\":0.25,"
                     "\"max_delay_s\":60,\"max_recorded_tokens\":128000}}}", &s, &err), &err);
     expect(&s);
     apmw_buf out = {0};

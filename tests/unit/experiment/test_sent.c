@@ -148,7 +148,8 @@ static void answers_without_end(void **state)
     }
 }
 
-/* Lognormal answers: their mean and relative sd within 5 standard errors of 3,000 draws, and never one that is alike to all. */
+/* Lognormal answers: their mean and relative sd within 5 standard errors of 3,000 draws, and never one that is alike
+ * to all. */
 static void answers_spread(void **state)
 {
     (void)state;
@@ -161,7 +162,8 @@ static void answers_spread(void **state)
     add(&trace, "long", turns, N, -1, -1);
     apmw_start s[] = {{0, 0, 0}};
     size_t n = 1;
-    const apmw_sent sent = {.first_prompt_scale = 1.0, .growth_scale = 1.0, .output_tokens = 10000, .output_spread = 0.3};
+    const apmw_sent sent = {.first_prompt_scale = 1.0, .growth_scale = 1.0, .output_tokens = 10000,
+                            .output_spread = 0.3};
     apmw_error err = {0};
     assert_ok(apmw_trace_as_sent(&trace, s, &n, &sent, &out, &err), &err);
     double sum = 0.0, square = 0.0;
@@ -232,7 +234,8 @@ static void ends(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(starts), cmocka_unit_test(lengths), cmocka_unit_test(answers_without_end),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(starts), cmocka_unit_test(lengths),
+                                       cmocka_unit_test(answers_without_end),
                                        cmocka_unit_test(answers_spread), cmocka_unit_test(as_recorded),
                                        cmocka_unit_test(ends)};
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -96,8 +96,8 @@ static void test_a_load_pins_what_it_reads(void **state)
     apmw_streams_free(streams);
 }
 
-/* Ten blocks. What is being written is neither found nor evicted, and what was there of it stays; in the end it is found, and
- * what was generated lies there as the first to go. */
+/* Ten blocks. What is being written is neither found nor evicted, and what was there of it stays; in the end it is
+ * found, and what was generated lies there as the first to go. */
 static void test_a_write_is_found_when_it_has_ended(void **state)
 {
     (void)state;
