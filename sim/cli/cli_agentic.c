@@ -179,6 +179,14 @@ int apmw_cli_agentic(apmw_cli *cli, apmw_catalog *catalog, const char *dir, cons
     if (status == APMW_OK) {
         status = load_trace(cli, &a.scenario, &trace, &err);
     }
+    if (status == APMW_OK) {
+        status = apmw_agentic_set_waits(&a, &trace, &err);
+    }
+    FILE *waits = status == APMW_OK ? fopen(a.waits_path, "rb") : NULL;
+    if (waits != NULL) {
+        fclose(waits);
+        status = apmw_cli_input(cli, a.waits_path, &err);
+    }
     bool found = only == NULL;
     bool stopped = false;
     for (size_t i = 0; i < a.n && status == APMW_OK && !stopped; i++) {

@@ -79,12 +79,12 @@ static bool worth(const engine_tiers *e, const rank_tiers *rank, size_t t, int64
     return apmw_kv_load_worth(how, load_ns, 1e9 * saved_s);
 }
 
-static void pin(job *j, size_t t, int64_t n_prompt)
+static void pin(job *j, size_t t, int64_t n_prompt, bool again)
 {
     part *p = &j->parts[t];
     p->job = j;
     p->pinned = true;
-    apmw_kv_tiers_begin(j->rank->stack, t, j->stream, n_prompt, &p->lease);
+    (again ? apmw_kv_tiers_again : apmw_kv_tiers_begin)(j->rank->stack, t, j->stream, n_prompt, &p->lease);
 }
 
 static void unpin(part *p, size_t t)
@@ -114,8 +114,18 @@ static void forget(engine_tiers *e, job *j)
     }
 }
 
-/* What the tiers from `first` on add to a prompt of which there are `matched` tokens, pinned; NULL = nothing. */
-static job *decide(engine_tiers *e, rank_tiers *rank, const apmw_request *request, size_t first, int64_t matched)
+/* What a request was promised or could have had is settled. */
+static void settle(engine_tiers *e, const job *j)
+{
+    for (size_t t = 0; j != NULL && t < e->owner->setup.n_tiers; t++) {
+        e->owner->stats[t].declined_tokens += j->declined[t];
+    }
+}
+
+/* What the tiers from `first` on add to a prompt of which there are `matched` tokens, pinned, and what they could have
+ * added; NULL = neither. */
+static job *decide(engine_tiers *e, rank_tiers *rank, const apmw_request *request, size_t first, int64_t matched,
+                   bool again)
 {
     job *j = NULL;
     int64_t to = matched;
@@ -124,8 +134,8 @@ static job *decide(engine_tiers *e, rank_tiers *rank, const apmw_request *reques
         if (n <= to) {
             continue;
         }
-        if (!worth(e, rank, t, to, n, request->record.n_prompt)) {
-            e->owner->stats[t].declined_tokens += first == 0 ? n - to : 0;
+        const bool load = worth(e, rank, t, to, n, request->record.n_prompt);
+        if (!load && first > 0) { /* a prefetch that is not made */
             continue;
         }
         if (j == NULL && (j = take_job(e->owner)) == NULL) {
@@ -134,8 +144,13 @@ static job *decide(engine_tiers *e, rank_tiers *rank, const apmw_request *reques
         j->owner = e;
         j->rank = rank;
         j->stream = request->stream;
+        j->to = to;
+        if (!load) {
+            j->declined[t] = n - to;
+            continue;
+        }
         j->to = to = n;
-        pin(j, t, request->record.n_prompt);
+        pin(j, t, request->record.n_prompt, again);
     }
     return j;
 }
@@ -147,7 +162,7 @@ static int64_t available(void *self, apmw_engine *engine, const apmw_request *re
     rank_tiers *rank = &e->ranks[rank_index];
     set_time(e->owner, rank);
     job *old = find_asker(e, request);
-    job *j = decide(e, rank, request, 0, matched);
+    job *j = decide(e, rank, request, 0, matched, old != NULL);
     forget(e, old); /* asked again */
     if (j == NULL) {
         return matched;
@@ -156,21 +171,29 @@ static int64_t available(void *self, apmw_engine *engine, const apmw_request *re
     return j->to;
 }
 
-/* Writes of what has newly come to a tier, from above or by cascade. */
+static void post_store(apmw_tiers *tiers, rank_tiers *rank, size_t t, int64_t tokens)
+{
+    if (tokens > 0) {
+        tiers->stats[t].stored_tokens += tokens;
+        apmw_tier_link_post(&rank->store[t], apmw_kv_tiers_bytes_of(rank->stack, t, tokens));
+    }
+}
+
+/* Tokens that have newly come to tier t, from above or by cascade. */
+static int64_t new_tokens(apmw_tiers *tiers, rank_tiers *rank, size_t t)
+{
+    apmw_kv_stats s;
+    apmw_kv_tiers_stats(rank->stack, t, &s);
+    int64_t *booked = tiers->setup.tiers[t].shared ? &tiers->shared_inserted : &rank->inserted[t];
+    const int64_t blocks = s.inserted_blocks - *booked;
+    *booked = s.inserted_blocks;
+    return blocks * apmw_kv_tiers_block_tokens(rank->stack, t);
+}
+
 static void book_stores(engine_tiers *e, rank_tiers *rank)
 {
-    apmw_tiers *tiers = e->owner;
-    for (size_t t = 0; t < tiers->setup.n_tiers; t++) {
-        apmw_kv_stats s;
-        apmw_kv_tiers_stats(rank->stack, t, &s);
-        int64_t *booked = tiers->setup.tiers[t].shared ? &tiers->shared_inserted : &rank->inserted[t];
-        const int64_t tokens = (s.inserted_blocks - *booked) * apmw_kv_tiers_block_tokens(rank->stack, t);
-        *booked = s.inserted_blocks;
-        if (tokens > 0) {
-            const double bytes = apmw_kv_tiers_bytes_of(rank->stack, t, tokens);
-            tiers->stats[t].stored_tokens += tokens;
-            apmw_tier_link_post(&rank->store[t], bytes);
-        }
+    for (size_t t = 0; t < e->owner->setup.n_tiers; t++) {
+        post_store(e->owner, rank, t, new_tokens(e->owner, rank, t));
     }
 }
 
@@ -179,6 +202,60 @@ static void store(engine_tiers *e, rank_tiers *rank, apmw_stream stream, int64_t
     set_time(e->owner, rank);
     (void)apmw_kv_tiers_store(rank->stack, 0, stream, n_tokens);
     book_stores(e, rank);
+}
+
+static writer *find_writer(const apmw_tiers *tiers, const apmw_request *request)
+{
+    writer *w = tiers->writers;
+    while (w != NULL && w->request != request) {
+        w = w->next;
+    }
+    return w;
+}
+
+static void begin_write(engine_tiers *e, rank_tiers *rank, const apmw_request *request, int64_t n_tokens)
+{
+    apmw_tiers *tiers = e->owner;
+    if (n_tokens == 0 || request->stream == 0 || find_writer(tiers, request) != NULL) {
+        return;
+    }
+    writer *w = malloc(sizeof *w);
+    if (w == NULL) {
+        tiers->fail(tiers->self);
+        return;
+    }
+    *w = (writer){.rank = rank, .request = request, .next = tiers->writers};
+    if (tiers->writers != NULL) {
+        tiers->writers->prev = w;
+    }
+    tiers->writers = w;
+    w->tokens = apmw_kv_tiers_write(rank->stack, 0, request->stream, n_tokens, &w->write);
+    post_store(tiers, rank, 0, w->tokens);
+    book_stores(e, rank); /* what it has pushed out */
+}
+
+static void released(void *self, apmw_engine *engine, const apmw_request *request, int rank_index, int64_t n_tokens,
+                     int64_t n_all)
+{
+    (void)engine;
+    (void)rank_index;
+    engine_tiers *e = self;
+    apmw_tiers *tiers = e->owner;
+    writer *w = find_writer(tiers, request);
+    if (w == NULL) {
+        return;
+    }
+    set_time(tiers, w->rank);
+    const int64_t found = apmw_kv_tiers_written(w->rank->stack, 0, &w->write, n_tokens, n_all);
+    const int64_t dead = new_tokens(tiers, w->rank, 0) - found;
+    /* What another had made findable meanwhile was written all the same: less than was booked may be found. */
+    post_store(tiers, w->rank, 0, dead + (found > w->tokens ? found - w->tokens : 0));
+    book_stores(e, w->rank);
+    *(w->prev != NULL ? &w->prev->next : &tiers->writers) = w->next;
+    if (w->next != NULL) {
+        w->next->prev = w->prev;
+    }
+    free(w);
 }
 
 static void on_part(apmw_des *des, void *subject, uint64_t argument)
@@ -236,6 +313,7 @@ static void fetch(void *self, apmw_engine *engine, apmw_request *request, int ra
     if (j == NULL) { /* memory was short, and the run is over */
         return;
     }
+    settle(e, j);
     j->asker = NULL;
     j->engine = engine;
     j->request = request;
@@ -250,8 +328,12 @@ static void computed(void *self, apmw_engine *engine, const apmw_request *reques
     (void)engine;
     engine_tiers *e = self;
     set_time(e->owner, &e->ranks[rank_index]);
-    forget(e, find_asker(e, request));
-    if (!e->owner->setup.write_back) {
+    job *j = find_asker(e, request);
+    settle(e, j);
+    forget(e, j);
+    if (e->owner->setup.found_when_released) {
+        begin_write(e, &e->ranks[rank_index], request, n_tokens);
+    } else if (!e->owner->setup.write_back) {
         store(e, &e->ranks[rank_index], request->stream, n_tokens);
     }
 }
@@ -274,7 +356,7 @@ static void submitted(void *self, apmw_engine *engine, const apmw_request *reque
     rank_tiers *rank = &e->ranks[request->rank_hint < 0 ? 0 : request->rank_hint];
     set_time(tiers, rank);
     const int64_t near = has(rank, 0, request);
-    job *j = decide(e, rank, request, 1, near);
+    job *j = decide(e, rank, request, 1, near, false);
     if (j != NULL) {
         j->engine = engine;
         load(j, near, true);
@@ -282,4 +364,5 @@ static void submitted(void *self, apmw_engine *engine, const apmw_request *reque
 }
 
 const apmw_connector apmw_tiers_behaviour = {
-    .available = available, .fetch = fetch, .computed = computed, .evicted = evicted, .submitted = submitted};
+    .available = available, .fetch = fetch, .computed = computed, .released = released, .evicted = evicted,
+    .submitted = submitted};

@@ -34,6 +34,7 @@ struct job {
     rank_tiers *rank;
     apmw_engine *engine;
     const apmw_request *asker; /* decided, and its blocks are not taken yet; else NULL */
+    int64_t declined[APMW_KV_MAX_TIERS]; /* tokens that it could have had */
     apmw_request *request;     /* on its way; NULL: a prefetch of this stream */
     apmw_stream stream;
     int64_t to;
@@ -41,6 +42,15 @@ struct job {
     part parts[APMW_KV_MAX_TIERS]; /* by tier */
     job *prev, *next;
 };
+
+/* What a running request writes to the first tier, where that can be found only when the request lets go of its KV. */
+typedef struct writer {
+    rank_tiers *rank;
+    const apmw_request *request;
+    apmw_kv_write write;
+    int64_t tokens; /* whose writes are booked */
+    struct writer *prev, *next;
+} writer;
 
 struct apmw_tiers {
     apmw_des *des;
@@ -50,6 +60,7 @@ struct apmw_tiers {
     engine_tiers *engines;
     size_t n_engines;
     job *open, *spare;
+    writer *writers;
     apmw_tier_stats stats[APMW_KV_MAX_TIERS];
     void (*fail)(void *self);
     void *self;

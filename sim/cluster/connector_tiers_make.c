@@ -31,6 +31,9 @@ static apmw_status make_engine(apmw_tiers *tiers, engine_tiers *e, const apmw_en
     if (!setup->write_back) {
         e->connector.evicted = NULL;
     }
+    if (!setup->found_when_released) {
+        e->connector.released = NULL;
+    }
     if (!setup->prefetch || setup->n_tiers < 2) {
         e->connector.submitted = NULL;
     }
@@ -50,6 +53,11 @@ static apmw_status check_setup(const apmw_tiers_setup *setup, apmw_error *err)
     if (setup->n_tiers < 1 || setup->n_tiers > APMW_KV_MAX_TIERS) {
         return apmw_error_set(err, APMW_E_SCENARIO, "%zu tiers of KV, where 1 to %d can be", setup->n_tiers,
                               APMW_KV_MAX_TIERS);
+    }
+    if (setup->write_back && setup->found_when_released) {
+        return apmw_error_set(err, APMW_E_SCENARIO,
+                              "what HBM evicts can be found at once: only what requests write as they run can be found "
+                              "when they end");
     }
     for (size_t t = 0; t < setup->n_tiers; t++) {
         const apmw_tier_setup *s = &setup->tiers[t];
@@ -129,6 +137,10 @@ void apmw_tiers_free(apmw_tiers *tiers)
         free(e->ranks);
     }
     apmw_kv_tiers_free(tiers->shared);
+    for (writer *w = tiers->writers, *next; w != NULL; w = next) {
+        next = w->next;
+        free(w);
+    }
     free_jobs(tiers->open);
     free_jobs(tiers->spare);
     free(tiers->engines);

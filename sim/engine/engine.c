@@ -335,7 +335,7 @@ void apmw_engine_fetched(apmw_engine *engine, apmw_request *request)
     const int64_t came = seq->fetch_to - seq->done;
     if (request->remote_prefill)
         request->record.n_transferred = came;
-    else
+    else if (request->record.n_preemptions == 0) /* later ones are counted as far as they are not loaded again */
         request->record.n_fetched = came;
     seq->fetch = APMW_FETCH_LOADED;
     seq->done = seq->fetch_to;

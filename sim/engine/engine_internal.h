@@ -11,8 +11,9 @@
 enum { APMW_FIX_SHIFT = 20 };
 #define APMW_FIX_ONE ((int64_t)1 << APMW_FIX_SHIFT)
 
-/* KV from outside. Whether it is wanted is settled when the request is first looked at as the head of its
- * queue; then its blocks are taken and it is loading; loaded, it may run. */
+/* KV from outside. Whether it is wanted is asked when the request is first looked at as the head of its queue and
+ * once more when it could start; then its blocks are taken and it is loading; loaded, it may run. Preempted, it is
+ * asked anew. */
 typedef enum apmw_seq_fetch {
     APMW_FETCH_OPEN,
     APMW_FETCH_DECLINED,
@@ -113,8 +114,10 @@ void apmw_engine_fault(apmw_engine *engine, apmw_status status, const char *what
 int64_t apmw_engine_blocks(const apmw_engine *engine, int64_t tokens); /* rounded up */
 /* Begins (or resumes) the lease, counts hits or recomputed tokens, stamps the admission. */
 void apmw_seq_admit(apmw_engine *engine, apmw_seq *seq, apmw_time now);
-/* Tokens that a fetch brings the KV of the head of a queue to, given its match; 0 = it wants none. */
-int64_t apmw_seq_wants_fetch(apmw_engine *engine, apmw_seq *seq, int64_t matched);
+/* Tokens that a fetch brings the KV of the head of a queue to, given its match; 0 = it wants none. The connector is
+ * asked when the sequence is first considered and again when its blocks fit: what the pool and the connector have may
+ * have changed while it waited. */
+int64_t apmw_seq_wants_fetch(apmw_engine *engine, apmw_seq *seq, int64_t matched, bool fits);
 /* Might a sequence that is not the head want one? */
 bool apmw_seq_fetch_open(const apmw_engine *engine, const apmw_seq *seq);
 /* Admits it, takes the blocks of its prompt (their number must be available) and starts the fetch. */

@@ -274,9 +274,11 @@ static int64_t head_fetches(apmw_engine *engine, int rank)
     if (waiting->n == 0)
         return 0;
     apmw_seq *seq = waiting->v[0];
+    int64_t blocks;
+    const bool fits = startable(engine, seq, 0, &blocks) > 0 && count(engine, rank, false) < engine->seq_limit;
     return apmw_seq_wants_fetch(
         engine, seq,
-        apmw_prefix_cache_match(engine->caches[rank], seq->request->stream, apmw_seq_lookup_tokens(seq)));
+        apmw_prefix_cache_match(engine->caches[rank], seq->request->stream, apmw_seq_lookup_tokens(seq)), fits);
 }
 
 /* Takes the blocks of those at the head whose KV comes from outside. */

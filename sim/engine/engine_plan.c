@@ -76,10 +76,10 @@ static bool start_fetches(apmw_engine *engine, apmw_rank *rank)
     while (rank->waiting.head) {
         apmw_seq *seq = rank->waiting.head;
         offer o;
-        if (!apmw_seq_fetch_open(engine, seq))
+        if (!engine->config.connector)
             return false;
         const bool fits = make_offer(engine, rank, seq, 0, &o);
-        const int64_t to = apmw_seq_wants_fetch(engine, seq, o.matched);
+        const int64_t to = apmw_seq_wants_fetch(engine, seq, o.matched, fits && rank->running.n < engine->seq_limit);
         if (to == 0)
             return false;
         if (!fits)
@@ -204,7 +204,7 @@ static void admit_beside_decodes(apmw_engine *engine, apmw_rank *rank)
         const int64_t budget = budget_left(engine, rank);
         offer o;
         if (budget <= 0 || !make_offer(engine, rank, seq, 0, &o) ||
-            apmw_seq_wants_fetch(engine, seq, o.matched) > 0)
+            apmw_seq_wants_fetch(engine, seq, o.matched, true) > 0)
             return;
         if (starts_whole(engine, o.new_tokens) && o.new_tokens > budget)
             return;
@@ -260,7 +260,7 @@ static void plan_sglang(apmw_engine *engine, apmw_rank *rank, bool delays)
         offer o;
         seq = rank->waiting.head;
         if (!make_offer(engine, rank, seq, 0, &o) || (rank->n_chunks > 0 && o.new_tokens > prefill_left) ||
-            apmw_seq_wants_fetch(engine, seq, o.matched) > 0)
+            apmw_seq_wants_fetch(engine, seq, o.matched, true) > 0)
             break;
         const int64_t tokens = o.new_tokens < chunk_left ? o.new_tokens : chunk_left;
         admit(engine, rank, seq);

@@ -37,7 +37,8 @@ int64_t apmw_seq_wanted_blocks(const apmw_engine *engine, const apmw_seq *seq)
     return blocks < engine->config.kv_blocks ? blocks : engine->config.kv_blocks;
 }
 
-void apmw_seq_admit(apmw_engine *engine, apmw_seq *seq, apmw_time now)
+/* `brought`: tokens of its prompt that will be in KV once a fetch has ended, 0 = none is made. */
+static void begin_lease(apmw_engine *engine, apmw_seq *seq, int64_t brought, apmw_time now)
 {
     apmw_request_record *record = &seq->request->record;
     apmw_prefix_cache *cache = engine->caches[seq->rank];
@@ -50,8 +51,12 @@ void apmw_seq_admit(apmw_engine *engine, apmw_seq *seq, apmw_time now)
         record->admitted = record->first_scheduled = now;
     } else {
         apmw_prefix_cache_resume(cache, seq->request->stream, apmw_seq_lookup_tokens(seq), &seq->lease);
-        if (seq->computed > seq->lease.matched_tokens)
-            record->n_recomputed += seq->computed - seq->lease.matched_tokens;
+        const int64_t there = brought > seq->lease.matched_tokens ? brought : seq->lease.matched_tokens;
+        if (seq->computed > there)
+            record->n_recomputed += seq->computed - there;
+        else if (brought > seq->computed) /* it had not come that far */
+            record->n_fetched += brought - (seq->computed > seq->lease.matched_tokens ? seq->computed
+                                                                                      : seq->lease.matched_tokens);
     }
     seq->done = seq->lease.matched_tokens;
     seq->told_blocks = 0;
@@ -59,13 +64,18 @@ void apmw_seq_admit(apmw_engine *engine, apmw_seq *seq, apmw_time now)
     record->state = APMW_REQUEST_PREFILL;
 }
 
-int64_t apmw_seq_wants_fetch(apmw_engine *engine, apmw_seq *seq, int64_t matched)
+void apmw_seq_admit(apmw_engine *engine, apmw_seq *seq, apmw_time now)
+{
+    begin_lease(engine, seq, 0, now);
+}
+
+int64_t apmw_seq_wants_fetch(apmw_engine *engine, apmw_seq *seq, int64_t matched, bool fits)
 {
     const apmw_connector *connector = engine->config.connector;
     const apmw_request *request = seq->request;
-    if (!connector || seq->scheduled)
+    if (!connector || seq->fetch > APMW_FETCH_WANTED)
         return 0;
-    if (seq->fetch == APMW_FETCH_OPEN) {
+    if (seq->fetch == APMW_FETCH_OPEN || (fits && !request->remote_prefill)) {
         seq->fetch_to = request->remote_prefill
                             ? request->record.n_prompt
                             : connector->available(connector->self, engine, request, seq->rank, matched);
@@ -81,13 +91,13 @@ int64_t apmw_seq_wants_fetch(apmw_engine *engine, apmw_seq *seq, int64_t matched
 
 bool apmw_seq_fetch_open(const apmw_engine *engine, const apmw_seq *seq)
 {
-    return engine->config.connector && !seq->scheduled && seq->fetch != APMW_FETCH_DECLINED;
+    return engine->config.connector && (seq->fetch == APMW_FETCH_OPEN || seq->fetch == APMW_FETCH_WANTED);
 }
 
 void apmw_seq_begin_fetch(apmw_engine *engine, apmw_seq *seq, int64_t to, apmw_time now)
 {
     const apmw_connector *connector = engine->config.connector;
-    apmw_seq_admit(engine, seq, now);
+    begin_lease(engine, seq, to, now);
     const int64_t blocks = apmw_engine_blocks(engine, seq->total) - seq->lease.pinned_blocks;
     APMW_CHECK(apmw_prefix_cache_take(engine->caches[seq->rank], &seq->lease, blocks));
     seq->fetch = APMW_FETCH_LOADING;
@@ -188,6 +198,11 @@ void apmw_seq_release(apmw_engine *engine, apmw_seq *seq, int64_t kv_tokens)
     apmw_prefix_cache_commit(cache, &seq->lease, kept);
     tell_computed(engine, seq);
     int64_t dead = 0;
+    const apmw_connector *connector = engine->config.connector;
+    const int64_t findable = seq->lease.committed_blocks * size;
+    if (connector && connector->released)
+        connector->released(connector->self, engine, seq->request, seq->rank, findable,
+                            kv_tokens > findable ? kv_tokens : findable);
     if (engine->config.prefix_caching && kv_tokens / size > seq->lease.committed_blocks)
         dead = (kv_tokens / size - seq->lease.committed_blocks) * size;
     apmw_prefix_cache_end(cache, &seq->lease, dead);
@@ -207,6 +222,8 @@ int64_t apmw_seq_preempt(apmw_engine *engine, apmw_seq *seq, int64_t steps)
         engine->all.tokens += unbooked;
     }
     seq->computed = kv_tokens;
+    if (!seq->request->remote_prefill)
+        seq->fetch = APMW_FETCH_OPEN;
     record->n_preemptions++;
     record->state = APMW_REQUEST_PREEMPTED;
     return kv_tokens;

@@ -86,8 +86,8 @@ static apmw_status read_runs(const char *path, apmw_agentic *out, apmw_error *er
 
 static apmw_status read_client(const char *path, apmw_agentic *out, apmw_error *err)
 {
-    static const char *const KEYS[] = {"schema", "first_prompt_scale", "growth_scale", "answer_tokens", "max_delay_s",
-                                       "max_recorded_tokens", "first_token_timeout_s", NULL};
+    static const char *const KEYS[] = {"schema", "first_prompt_scale", "growth_scale", "answer_tokens", "output_spread",
+                                       "max_delay_s", "max_recorded_tokens", "first_token_timeout_s", NULL};
     apmw_json *doc = NULL;
     out->sent = apmw_sent_as_recorded();
     apmw_status status = apmw_json_load(path, &doc, err);
@@ -102,6 +102,7 @@ static apmw_status read_client(const char *path, apmw_agentic *out, apmw_error *
     } numbers[] = {{"first_prompt_scale", 1e-3, 1e3, &out->sent.first_prompt_scale},
                    {"growth_scale", 0.0, 1e3, &out->sent.growth_scale},
                    {"answer_tokens", 0.0, 1e6, &out->sent.answer_tokens},
+                   {"output_spread", 0.0, 10.0, &out->sent.output_spread},
                    {"max_delay_s", 0.0, 1e9, &out->sent.max_delay_s},
                    {"first_token_timeout_s", 0.0, 1e9, &out->first_token_timeout_s}};
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0] && status == APMW_OK; i++) {
@@ -123,6 +124,7 @@ apmw_status apmw_agentic_load(const char *dir, apmw_agentic *out, apmw_error *er
         return apmw_error_set(err, APMW_E_USAGE, "the name of the folder is too long");
     }
     snprintf(out->users_path, sizeof out->users_path, "%s/users.csv", dir);
+    snprintf(out->waits_path, sizeof out->waits_path, "%s/waits.csv", dir);
     snprintf(path, sizeof path, "%s/scenario.json", dir);
     apmw_status status = apmw_scenario_load(path, &out->scenario, err);
     if (status == APMW_OK) {
@@ -144,6 +146,51 @@ void apmw_agentic_free(apmw_agentic *agentic)
     free(agentic->runs);
     agentic->runs = NULL;
     agentic->n = 0;
+}
+
+static apmw_trajectory *find_session(apmw_trace *trace, const char *id)
+{
+    for (size_t i = 0; i < trace->n; i++) {
+        if (strcmp(trace->items[i].id, id) == 0) {
+            return &trace->items[i];
+        }
+    }
+    return NULL;
+}
+
+apmw_status apmw_agentic_set_waits(const apmw_agentic *agentic, apmw_trace *recorded, apmw_error *err)
+{
+    csv_row r = {.err = err};
+    apmw_csv *csv = NULL;
+    FILE *there = fopen(agentic->waits_path, "rb");
+    if (there == NULL) {
+        return APMW_OK;
+    }
+    fclose(there);
+    r.status = apmw_csv_load(agentic->waits_path, &csv, err);
+    r.csv = csv;
+    const size_t n = r.status == APMW_OK ? apmw_csv_rows(csv) : 0;
+    for (r.row = 0; r.row < n && r.status == APMW_OK; r.row++) {
+        const char *session = apmw_csv_row_text(&r, "session");
+        const double turn = apmw_csv_row_number(&r, "turn"), wait_s = apmw_csv_row_number(&r, "wait_s");
+        if (r.status != APMW_OK) {
+            break;
+        }
+        apmw_trajectory *t = find_session(recorded, session);
+        if (t == NULL || !(turn >= 0.0 && turn < t->n_turns) || !(wait_s >= 0.0 && wait_s <= 1e9)) {
+            r.status = apmw_error_set(err, APMW_E_DATA,
+                                      "line %zu: no session \"%s\" with such a turn, or no wait of 0 to 1e9 s",
+                                      r.row + 2, session);
+        } else {
+            t->turns[(int32_t)turn].delay_ns = apmw_time_from_s(wait_s);
+        }
+    }
+    apmw_csv_free(csv);
+    if (r.status == APMW_OK) {
+        apmw_trace_rehash(recorded);
+        return APMW_OK;
+    }
+    return err == NULL ? r.status : apmw_error_wrap(err, "%s", agentic->waits_path);
 }
 
 /* ------------------------------------------------------------------ simulating */

@@ -99,6 +99,7 @@ apmw_status apmw_deployment_make_tiers(apmw_catalog *catalog, const apmw_scenari
     apmw_deployment_kv_bytes(out, llm, context, 1, &whole_token, &whole_stream);
     out->tiers.load = kv->load;
     out->tiers.write_back = kv->write_back;
+    out->tiers.found_when_released = kv->found_when_released;
     out->tiers.prefetch = kv->prefetch;
     out->tiers.fair_links = kv->fair_links;
     for (int i = 0; i < kv->n_tiers && status == APMW_OK; i++) {

@@ -184,8 +184,8 @@ static apmw_status read_settings(const apmw_json_cur *root, apmw_scenario *s, ap
 
 static apmw_status read_sent(const apmw_json_cur *workload, apmw_sent *sent, apmw_error *err)
 {
-    static const char *const KEYS[] = {"first_prompt_scale", "growth_scale", "answer_tokens", "output_tokens", "max_delay_s",
-                                       "max_recorded_tokens", NULL};
+    static const char *const KEYS[] = {"first_prompt_scale", "growth_scale", "answer_tokens", "output_tokens",
+                                       "output_spread", "max_delay_s", "max_recorded_tokens", NULL};
     apmw_json_cur item;
     bool present;
     apmw_status status = apmw_scenario_opt_object(workload, "sent", KEYS, &item, &present, err);
@@ -194,6 +194,7 @@ static apmw_status read_sent(const apmw_json_cur *workload, apmw_sent *sent, apm
         READ(apmw_json_opt_double(&item, "growth_scale", 0.0, 1e3, &sent->growth_scale, err));
         READ(apmw_json_opt_double(&item, "answer_tokens", 0.0, 1e6, &sent->answer_tokens, err));
         READ(apmw_json_opt_double(&item, "output_tokens", 0.0, 1e6, &sent->output_tokens, err));
+        READ(apmw_json_opt_double(&item, "output_spread", 0.0, 10.0, &sent->output_spread, err));
         READ(apmw_json_opt_double(&item, "max_delay_s", 0.0, 1e9, &sent->max_delay_s, err));
         READ(apmw_json_opt_int(&item, "max_recorded_tokens", 0, 1000000000, &sent->max_recorded_tokens, err));
     }
@@ -347,6 +348,7 @@ static void write_workload(const apmw_scenario *s, apmw_json_writer *w)
             apmw_json_double(w, "growth_scale", s->sent.growth_scale);
             apmw_json_double(w, "answer_tokens", s->sent.answer_tokens);
             apmw_json_double(w, "output_tokens", s->sent.output_tokens);
+            apmw_json_double(w, "output_spread", s->sent.output_spread);
             apmw_json_double(w, "max_delay_s", s->sent.max_delay_s);
             apmw_json_int(w, "max_recorded_tokens", s->sent.max_recorded_tokens);
             apmw_json_end_object(w);

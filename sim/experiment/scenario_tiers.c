@@ -10,6 +10,7 @@ static const char *const KINDS[] = {[APMW_TIER_HOST] = "host", [APMW_TIER_NVME] 
 static const char *const LOADS[] = {"faster", "always", "never"};
 static const char *const POLICIES[] = {"lru", "fifo", "lfu", "s3-fifo", "idle-ttl"};
 static const char *const WRITES[] = {"through", "back"};
+static const char *const FOUND[] = {"written", "released"};
 static const char *const SHARINGS[] = {"fifo", "fair"};
 
 const char *apmw_tier_kind_name(apmw_tier_kind kind)
@@ -80,23 +81,32 @@ static apmw_status read_tiers(const apmw_json_cur *section, apmw_kv_scenario *s,
 
 apmw_status apmw_kv_scenario_read(const apmw_json_cur *root, apmw_kv_scenario *s, apmw_error *err)
 {
-    static const char *const KEYS[] = {"hbm_policy", "write", "load", "prefetch", "link_sharing", "tiers", NULL};
+    static const char *const KEYS[] = {"hbm_policy", "write", "found", "load", "prefetch", "link_sharing", "tiers",
+                                       NULL};
     apmw_json_cur section;
     bool present;
     apmw_status status = apmw_scenario_opt_object(root, "kv_tiers", KEYS, &section, &present, err);
     if (status != APMW_OK || !present) {
         return status;
     }
-    size_t policy = (size_t)s->hbm_policy, write = s->write_back, load = (size_t)s->load, sharing = s->fair_links;
+    size_t policy = (size_t)s->hbm_policy, write = s->write_back, found = s->found_when_released;
+    size_t load = (size_t)s->load, sharing = s->fair_links;
     /* Blocks of HBM do not expire. */
     READ(apmw_scenario_opt_choice(&section, "hbm_policy", POLICIES, APMW_KV_IDLE_TTL, &policy, err));
     READ(apmw_scenario_opt_choice(&section, "write", WRITES, sizeof WRITES / sizeof WRITES[0], &write, err));
+    READ(apmw_scenario_opt_choice(&section, "found", FOUND, sizeof FOUND / sizeof FOUND[0], &found, err));
+    if (status == APMW_OK && write == 1 && found == 1) {
+        status = apmw_json_error(&section, err, APMW_E_DATA,
+                                 "\"found\": \"released\" is of what requests write as they run: "
+                                 "\"write\": \"through\"");
+    }
     READ(apmw_scenario_opt_choice(&section, "load", LOADS, sizeof LOADS / sizeof LOADS[0], &load, err));
     READ(apmw_json_opt_bool(&section, "prefetch", &s->prefetch, err));
     READ(apmw_scenario_opt_choice(&section, "link_sharing", SHARINGS, sizeof SHARINGS / sizeof SHARINGS[0], &sharing, err));
     READ(read_tiers(&section, s, err));
     s->hbm_policy = (apmw_kv_policy)policy;
     s->write_back = write == 1;
+    s->found_when_released = found == 1;
     s->load = (apmw_kv_load)load;
     s->fair_links = sharing == 1;
     return status;
@@ -139,6 +149,7 @@ void apmw_kv_scenario_write(const apmw_kv_scenario *s, apmw_json_writer *w)
     apmw_json_begin_object(w, "kv_tiers");
     apmw_json_string(w, "hbm_policy", POLICIES[s->hbm_policy]);
     apmw_json_string(w, "write", WRITES[s->write_back]);
+    apmw_json_string(w, "found", FOUND[s->found_when_released]);
     apmw_json_string(w, "load", LOADS[s->load]);
     apmw_json_bool(w, "prefetch", s->prefetch);
     apmw_json_string(w, "link_sharing", SHARINGS[s->fair_links]);

@@ -144,6 +144,17 @@ static bool never_ends(const apmw_sent *sent, int32_t session, int32_t turn)
     return sent->endless_share > 0.0 && apmw_rng_uniform(&rng) < sent->endless_share;
 }
 
+/* Lognormal, so that no answer is negative; the mean is that of the run. */
+static double answer(const apmw_sent *sent, int32_t session, int32_t turn)
+{
+    if (!(sent->output_spread > 0.0)) {
+        return sent->output_tokens;
+    }
+    apmw_rng rng = apmw_rng_make(1, "answer", (uint64_t)session, (uint64_t)turn);
+    const double variance = log1p(sent->output_spread * sent->output_spread);
+    return sent->output_tokens * exp(sqrt(variance) * apmw_rng_normal(&rng) - 0.5 * variance);
+}
+
 static void send_session(const apmw_trajectory *recorded, int32_t session, int32_t first, int64_t block_tokens,
                          const apmw_sent *sent, apmw_turn *turns)
 {
@@ -154,7 +165,7 @@ static void send_session(const apmw_trajectory *recorded, int32_t session, int32
             send_turn(recorded, i, first, block_tokens, sent, turns);
         }
         if (sent->output_tokens > 0.0) {
-            turn->n_out = at_least_one(sent->output_tokens);
+            turn->n_out = at_least_one(answer(sent, session, i));
             turn->shared_out = turn->shared_out < turn->n_out ? turn->shared_out : turn->n_out;
         }
         if (i >= first && never_ends(sent, session, i) && sent->endless_context - turn->n_in > turn->n_out) {
@@ -225,7 +236,7 @@ apmw_status apmw_trace_as_sent(const apmw_trace *recorded, apmw_start *starts, s
 {
     *out = (apmw_trace){.block_tokens = recorded->block_tokens};
     if (!(sent->first_prompt_scale > 0.0) || !(sent->growth_scale >= 0.0) || !(sent->answer_tokens >= 0.0) ||
-        !(sent->output_tokens >= 0.0) || !(sent->max_delay_s >= 0.0)) {
+        !(sent->output_tokens >= 0.0) || !(sent->output_spread >= 0.0) || !(sent->max_delay_s >= 0.0)) {
         return apmw_error_set(err, APMW_E_SCENARIO, "what a client sends: scales, tokens and waits are not negative");
     }
     if (!(sent->endless_share >= 0.0 && sent->endless_share <= 1.0)) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Tiers on prefix caches: a store is a lease that begins, takes, commits and ends at once; a load is one that
- * ends later. */
+/* Tiers on prefix caches: a write is a lease that begins and takes, and later commits and ends, a store one that
+ * does all at once; a load is one that ends later. */
 #include "apmw/kv_tiers.h"
 
 #include <math.h>
@@ -177,28 +177,58 @@ static int64_t streams_between(const apmw_prefix_cache *cache, apmw_stream strea
     return n;
 }
 
-int64_t apmw_kv_tiers_store(apmw_kv_tiers *tiers, size_t index, apmw_stream stream, int64_t n_tokens)
+/* Takes room until the write covers `want` blocks of its path, as far as there is any. */
+static void widen(apmw_prefix_cache *cache, apmw_kv_write *write, int64_t want)
+{
+    const int64_t have = write->blocks;
+    if (want <= have || write->lease.stream == 0) {
+        return;
+    }
+    const int64_t charge = cache->stream_blocks * streams_between(cache, write->lease.stream, have, want);
+    const int64_t room = apmw_prefix_cache_available(cache) - charge;
+    const int64_t more = want - have < room ? want - have : room;
+    if (more > 0 && apmw_prefix_cache_take(cache, &write->lease, more + charge)) {
+        write->blocks = have + more;
+    }
+}
+
+int64_t apmw_kv_tiers_write(apmw_kv_tiers *tiers, size_t index, apmw_stream stream, int64_t n_tokens,
+                            apmw_kv_write *write)
 {
     APMW_CHECK(n_tokens >= 0);
     apmw_prefix_cache *cache = at(tiers, index)->cache;
+    apmw_prefix_cache_resume(cache, stream, n_tokens + 1, &write->lease);
+    write->blocks = write->lease.pinned_blocks;
+    widen(cache, write, n_tokens / cache->block_tokens);
+    return (write->blocks - write->lease.pinned_blocks) * cache->block_tokens;
+}
+
+int64_t apmw_kv_tiers_written(apmw_kv_tiers *tiers, size_t index, apmw_kv_write *write, int64_t n_tokens, int64_t n_all)
+{
+    APMW_CHECK(n_tokens >= 0 && n_all >= n_tokens);
+    apmw_prefix_cache *cache = at(tiers, index)->cache;
+    const int64_t size = cache->block_tokens, whole = n_tokens / size;
+    int64_t dead = 0;
+    if (write->lease.stream != 0) {
+        widen(cache, write, whole);
+        apmw_prefix_cache_commit(cache, &write->lease, (whole < write->blocks ? whole : write->blocks) * size);
+        const int64_t room = apmw_prefix_cache_available(cache), rest = n_all / size - whole;
+        dead = rest < room ? rest : room;
+        dead = dead > 0 && apmw_prefix_cache_take(cache, &write->lease, dead) ? dead : 0;
+    }
+    const int64_t stored = write->lease.inserted_blocks;
+    apmw_prefix_cache_end(cache, &write->lease, dead * size);
+    return stored * size;
+}
+
+int64_t apmw_kv_tiers_store(apmw_kv_tiers *tiers, size_t index, apmw_stream stream, int64_t n_tokens)
+{
     if (stream == 0) {
         return 0;
     }
-    apmw_kv_lease lease;
-    apmw_prefix_cache_resume(cache, stream, n_tokens + 1, &lease);
-    const int64_t have = lease.pinned_blocks;
-    int64_t want = n_tokens / cache->block_tokens;
-    if (want > have && lease.stream != 0) {
-        const int64_t charge = cache->stream_blocks * streams_between(cache, stream, have, want);
-        const int64_t room = apmw_prefix_cache_available(cache) - charge;
-        want = want - have < room ? want : have + (room > 0 ? room : 0);
-        if (want > have && apmw_prefix_cache_take(cache, &lease, want - have + charge)) {
-            apmw_prefix_cache_commit(cache, &lease, want * cache->block_tokens);
-        }
-    }
-    const int64_t stored = lease.inserted_blocks;
-    apmw_prefix_cache_end(cache, &lease, 0);
-    return stored * cache->block_tokens;
+    apmw_kv_write write;
+    (void)apmw_kv_tiers_write(tiers, index, stream, n_tokens, &write);
+    return apmw_kv_tiers_written(tiers, index, &write, n_tokens, n_tokens);
 }
 
 void apmw_kv_tiers_begin(apmw_kv_tiers *tiers, size_t index, apmw_stream stream, int64_t n_tokens,
@@ -206,6 +236,13 @@ void apmw_kv_tiers_begin(apmw_kv_tiers *tiers, size_t index, apmw_stream stream,
 {
     APMW_CHECK(n_tokens >= 0);
     apmw_prefix_cache_begin(at(tiers, index)->cache, stream, n_tokens + 1, lease);
+}
+
+void apmw_kv_tiers_again(apmw_kv_tiers *tiers, size_t index, apmw_stream stream, int64_t n_tokens,
+                         apmw_kv_lease *lease)
+{
+    APMW_CHECK(n_tokens >= 0);
+    apmw_prefix_cache_resume(at(tiers, index)->cache, stream, n_tokens + 1, lease);
 }
 
 void apmw_kv_tiers_end(apmw_kv_tiers *tiers, size_t index, apmw_kv_lease *lease)

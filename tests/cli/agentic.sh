@@ -50,8 +50,10 @@ value("users") <= 16 {
         print $1 ": " value("predicted_requests") " requests for " value("requests"); bad = 1
     }
 }
-value("users") >= 24 && value("offload") == "off" && value("ttft_error_percent")^2 > 31 * 31 {
-    print $1 ": TTFT off by " value("ttft_error_percent") " %"; bad = 1
+value("users") >= 24 && value("offload") == "off" {
+    alone++
+    off("gpu_hit_percent", 4, "GPU hit %")
+    if (value("ttft_error_percent")^2 > 26 * 26) { print $1 ": TTFT off by " value("ttft_error_percent") " %"; bad = 1 }
 }
 value("users") >= 32 && value("users") <= 64 { above++; off("gpu_hit_percent", 3, "GPU hit %") }
 value("users") >= 32 && value("users") <= 48 && value("offload") == "on" { host++; off("host_hit_percent", 3, "host hit %") }
@@ -59,8 +61,9 @@ value("users") == 24 && value("offload") == "on" {
     host++
     d = value("predicted_gpu_hit_percent") + value("predicted_host_hit_percent") - value("gpu_hit_percent") - value("host_hit_percent")
     if (d > 3 || d < -3) { print $1 ": hits in both off by " d " points"; bad = 1 }
+    if (value("predicted_ttft_p50_s") > 13) { print $1 ": TTFT " value("predicted_ttft_p50_s") " s against " value("ttft_p50_s"); bad = 1 }
 }
-END { if (below != 11 || above != 6 || host != 3) { print "runs are missing: " below " " above " " host; bad = 1 } exit bad }
+END { if (below != 11 || alone != 6 || above != 6 || host != 3) { print "runs are missing: " below " " alone " " above " " host; bad = 1 } exit bad }
 ' "$dir/all.csv" || bad=1
 for kind in without with; do
     for side in measured predicted; do
@@ -82,6 +85,13 @@ cp "$runs"/*.json "$runs"/*.csv "$dir"
 sed -i 's/,duration_s,/,duration,/' "$dir/runs.csv"
 refused 65 'duration_s' "$apmw" validate --agentic "$dir"
 cp "$runs/runs.csv" "$dir"
+# Waits are those of waits.csv, if there is one; a wrong line is refused.
+rm "$dir/waits.csv"
+"$apmw" validate --agentic "$dir" --run tp4_u24_on_d4 --format csv -o "$dir/short.csv" || bad=1
+[ "$(grep '^tp4_u24_on_d4,' "$dir/short.csv")" != "$(grep '^tp4_u24_on_d4,' "$dir/all.csv")" ] || { echo "waits.csv changes nothing"; bad=1; }
+printf 'session,turn,wait_s\ntrace_0641,100000,1\n' >"$dir/waits.csv"
+refused 65 'waits.csv: line 2: no session "trace_0641"' "$apmw" validate --agentic "$dir"
+cp "$runs/waits.csv" "$dir"
 sed -i 's/^ "kv_tiers".*$//' "$dir/scenario.json"
 refused 78 'has no kv_tiers' "$apmw" validate --agentic "$dir"
 

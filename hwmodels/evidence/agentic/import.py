@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Makes runs.csv, users.csv, prompts_one_user.csv and steps.csv of this folder.
+"""Makes runs.csv, users.csv, waits.csv, prompts_one_user.csv and steps.csv of this folder.
 
-    python3 import.py SOURCE SESSIONS
+    python3 import.py SOURCE SESSIONS ORIGINALS
 
 SOURCE is the folder with the files of the branch runs (summary.csv, bmk_aggregates.csv, server_facts.csv,
-server_timeseries_10s.csv, requests.csv), SESSIONS is traces/samples/weka-cc-042026.jsonl.zst. Needs zstd."""
+server_timeseries_10s.csv, requests.csv), SESSIONS is traces/samples/weka-cc-042026.jsonl.zst, ORIGINALS the same sessions as published, one JSON object a line, gzip
+(README.md of traces/samples). Needs zstd."""
 import csv
+import gzip
 import json
 import os
 import statistics
@@ -36,6 +38,43 @@ def sessions(path):
         lanes = item.get("lane", [0] * len(item["in"]))
         out[item["id"][len("trace_"):]] = [n for n, lane in zip(item["in"], lanes) if lane == 0]
     return out
+
+
+def make_waits(originals, path):
+    """Where the client waited otherwise than the time between completion and submission that the sessions have: it takes
+    think_time as it stands, which after a request without api_time goes back to the last one with it."""
+    published = {}
+    with gzip.open(originals, "rt") as f:
+        for line in f:
+            item = json.loads(line)
+            published[item["id"]] = item["requests"]
+    converted = {}
+    text = subprocess.run(["zstdcat", path], capture_output=True, text=True, check=True).stdout
+    for line in text.splitlines()[1:]:
+        item = json.loads(line)
+        converted[item["id"]] = item
+    out = []
+    for session in dict.fromkeys(r["session"] for r in rows("users.csv")):
+        item, requests = converted[session], published[session]
+        lanes = item.get("lane", [0] * len(item["in"]))
+        places = {}
+        for place, lane in enumerate(lanes):
+            places.setdefault(lane, []).append(place)
+        for lane, here in places.items():
+            if lane == 0:
+                there = requests
+            else:
+                there = next(r["requests"] for r in requests if r["type"] == "subagent" and
+                             [x["in"] for x in r["requests"]] == [item["in"][i] for i in here])
+            # What follows a sub-agent waits for it: the log has no such turn, and it stays as it is.
+            kept = [(r, i > 0 and there[i - 1]["type"] != "subagent") for i, r in enumerate(there) if r["type"] != "subagent"]
+            assert [r["in"] for r, _ in kept] == [item["in"][i] for i in here]
+            for place, (r, follows) in zip(here, kept):
+                think = r.get("think_time")
+                if follows and think is not None and abs(min(60, think) - min(60, 1e-9 * item["delay_ns"][place])) >= 0.5:
+                    out.append([session, place, f"{think:.3f}"])
+    out.sort()
+    write("waits.csv", ["session", "turn", "wait_s"], out)
 
 
 def name_of(exp, users, offload):
@@ -180,6 +219,12 @@ def make_prompts(source):
             growth.append((int(r[4]) - int(last[4]), int(r[5]) - int(last[5]), int(last[8])))
         last = r
     slope, base = statistics.linear_regression([g[0] for g in growth], [g[1] for g in growth])
+    # Within each run, since their means differ.
+    runs = {}
+    for r in out:
+        runs.setdefault(r[0], []).append(int(r[8]))
+    spread = statistics.mean([(n / statistics.mean(all_) - 1) ** 2 for all_ in runs.values() for n in all_]) ** 0.5
+    print(f"outputs of a run spread by {spread:.3f} of their mean")
     print(f"first prompt x {statistics.mean(first):.4f}; each further one + {slope:.4f} x recorded growth + {base:.0f} tokens")
 
 
@@ -226,9 +271,10 @@ def make_steps(source):
 
 
 if __name__ == "__main__":
-    source, trace = sys.argv[1], sys.argv[2]
+    source, trace, originals = (os.path.abspath(a) for a in sys.argv[1:4])
     os.chdir(os.path.dirname(os.path.abspath(__file__)) or ".")
     make_runs(source)
     make_users(source, sessions(trace))
+    make_waits(originals, trace)
     make_prompts(source)
     make_steps(source)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Measured runs of closed-loop agents against one server, and the same runs simulated. Format: a folder with scenario.json,
- * runs.csv and users.csv (hwmodels/evidence/agentic/README.md). */
+ * runs.csv, users.csv and perhaps waits.csv (hwmodels/evidence/agentic/README.md). */
 #ifndef APMW_AGENTIC_H
 #define APMW_AGENTIC_H
 #include "apmw/experiment.h"
@@ -41,12 +41,15 @@ typedef struct apmw_agentic {
     apmw_scenario scenario;
     apmw_sent sent;
     double first_token_timeout_s; /* of the client; 0 = none */
-    char users_path[1024];
+    char users_path[1024], waits_path[1024];
 } apmw_agentic;
 
 /* The folder's runs and scenario. */
 apmw_status apmw_agentic_load(const char *dir, apmw_agentic *out, apmw_error *err);
 void apmw_agentic_free(apmw_agentic *agentic);
+/* Where the folder has a waits.csv (session, turn: its place in the trajectory, wait_s), those turns wait so long: a
+ * client may read a recording otherwise than the importer does. APMW_E_DATA names file, line and what is wrong. */
+apmw_status apmw_agentic_set_waits(const apmw_agentic *agentic, apmw_trace *recorded, apmw_error *err);
 /* Simulates one run on sessions of `recorded`. A run that cannot be simulated keeps its reason. */
 apmw_status apmw_agentic_predict(apmw_catalog *catalog, const apmw_agentic *agentic, const apmw_trace *recorded,
                                  apmw_agentic_run *run, apmw_error *err);

@@ -12,10 +12,10 @@ struct apmw_request;
 
 typedef struct apmw_connector {
     void *self;
-    /* Tokens of the prompt, counted from the first, that can be brought and are worth it, when the pool of this
-     * rank has the first `matched`; `matched` or less: none. Asked when the request could be admitted, perhaps
-     * several times; changes nothing. Not asked for a request whose prompt was computed elsewhere
-     * (apmw_request.remote_prefill): all of that comes. */
+    /* Tokens of the prompt, counted from the first, that can be brought and are worth it, when the pool of this rank
+     * has the first `matched`; `matched` or less: none. Asked when the request is at the head of its queue, again
+     * when it could be admitted, and after a preemption: the last answer holds. Not asked for a request whose prompt
+     * was computed elsewhere (apmw_request.remote_prefill): all of that comes. */
     int64_t (*available)(void *self, struct apmw_engine *engine, const struct apmw_request *request, int rank,
                          int64_t matched);
     /* The blocks of tokens [from, to) have been taken. The connector calls apmw_engine_fetched later, from an
@@ -26,6 +26,10 @@ typedef struct apmw_connector {
      * the first n_tokens are in the pool and findable. Also at the end of a request that never got so far. May be NULL. */
     void (*computed)(void *self, struct apmw_engine *engine, const struct apmw_request *request, int rank,
                      int64_t n_tokens);
+    /* A request lets go of its blocks, at its end (or when its held KV is released) or preempted: n_all tokens of it
+     * were in KV, of which the first n_tokens are findable in the pool. May be NULL. */
+    void (*released)(void *self, struct apmw_engine *engine, const struct apmw_request *request, int rank,
+                     int64_t n_tokens, int64_t n_all);
     /* The pool of this rank has evicted tokens [from, to) of the stream's own content; what comes before them on
      * its path is still there. Called amid the engine's work: it must not be called back. May be NULL. */
     void (*evicted)(void *self, struct apmw_engine *engine, int rank, apmw_stream stream, int64_t from, int64_t to);

@@ -3,10 +3,10 @@
  * has below comes up beside the steps, over links that are shared, when that is worth it. After vLLM's
  * offloading connector, SGLang's HiCache and LMCache.
  *
- * Each rank of an engine has its own stack of tiers and its own links; a shared tier is one store for all
- * engines, reached over links of each rank. Writes go out over links of their own (PCIe and C2C are full
- * duplex); what is being written can be found at once, since until then it is still in HBM or in a staging
- * buffer. What was loaded is in HBM and goes down again by the same rules: nothing is copied from tier to
+ * Each rank of an engine has its own stack of tiers and its own links; a shared tier is one store for all engines,
+ * reached over links of each rank. Writes go out over links of their own (PCIe and C2C are full duplex); what is
+ * being written can be found at once, since until then it is still in HBM or in a staging buffer, or when its request
+ * ends. What was loaded is in HBM and goes down again by the same rules: nothing is copied from tier to
  * tier on the way, except by prefetch and by cascading evictions. */
 #ifndef APMW_KV_CONNECTOR_H
 #define APMW_KV_CONNECTOR_H
@@ -29,6 +29,10 @@ typedef struct apmw_tiers_setup {
     /* false: a prompt is written when it is computed, and what was generated when the request ends (write-through); true: when HBM evicts it. The fast engine
      * takes the blocks of a stretch of decode steps at once, so with write-back a write may come up to a stretch off. */
     bool write_back;
+    /* Write-through only. false: what is being written can be found at once. true: when its request lets go of its
+     * KV (it ends or is preempted); until then it stays in the first tier, and with it what the request found there.
+     * What was generated and can never be asked for is written too. So does vLLM's native offloading. */
+    bool found_when_released;
     /* What is found only below the first tier is brought to it when a request is submitted, not when it is admitted.
      * Needs an engine of one rank or a router that names the rank. */
     bool prefetch;

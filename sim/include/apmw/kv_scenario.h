@@ -26,7 +26,7 @@ typedef struct apmw_kv_scenario {
     apmw_tier_scenario tiers[APMW_KV_MAX_TIERS];
     int n_tiers;             /* 0 = HBM alone */
     apmw_kv_load load;
-    bool write_back, prefetch, fair_links;
+    bool write_back, found_when_released, prefetch, fair_links;
     apmw_kv_policy hbm_policy;
 } apmw_kv_scenario;
 

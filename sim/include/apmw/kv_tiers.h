@@ -46,10 +46,26 @@ int64_t apmw_kv_tiers_match(const apmw_kv_tiers *tiers, size_t tier, apmw_stream
 /* Makes the tier keep the first n_tokens of the path as far as it has room that is not pinned; a use of what
  * it has of them already. Returns the tokens that are new here: what must be written. */
 int64_t apmw_kv_tiers_store(apmw_kv_tiers *tiers, size_t tier, apmw_stream stream, int64_t n_tokens);
+/* What a running request writes here bit by bit. */
+typedef struct apmw_kv_write {
+    apmw_kv_lease lease;
+    int64_t blocks; /* of its path, from the first on, that are here or have room */
+} apmw_kv_write;
+/* Takes room for what the tier has not of the first n_tokens of the path, as far as there is any that is not pinned;
+ * what it has of them stays pinned. Nothing of the rest can be found, nor evicted, until apmw_kv_tiers_written.
+ * Returns the tokens that are new here: what must be written. The write is the caller's. */
+int64_t apmw_kv_tiers_write(apmw_kv_tiers *tiers, size_t tier, apmw_stream stream, int64_t n_tokens,
+                            apmw_kv_write *write);
+/* Ends a write: the first n_tokens of the path can be found, as far as there is room by now, and were used; what
+ * else was written, up to n_all >= n_tokens, will not be asked for and lies here until it is evicted. Returns the
+ * tokens that this write made findable. */
+int64_t apmw_kv_tiers_written(apmw_kv_tiers *tiers, size_t tier, apmw_kv_write *write, int64_t n_tokens, int64_t n_all);
 /* A load from this tier: pins what the tier has of the first n_tokens, and counts the query and the hit,
  * until apmw_kv_tiers_end, which is the use. The lease is the caller's. */
 void apmw_kv_tiers_begin(apmw_kv_tiers *tiers, size_t tier, apmw_stream stream, int64_t n_tokens,
                          apmw_kv_lease *lease);
+/* The same for one that asks once more: pins, and counts nothing. */
+void apmw_kv_tiers_again(apmw_kv_tiers *tiers, size_t tier, apmw_stream stream, int64_t n_tokens, apmw_kv_lease *lease);
 void apmw_kv_tiers_end(apmw_kv_tiers *tiers, size_t tier, apmw_kv_lease *lease);
 /* A use without a load. */
 void apmw_kv_tiers_touch(apmw_kv_tiers *tiers, size_t tier, apmw_stream stream, int64_t n_tokens);

@@ -13,6 +13,7 @@ typedef struct apmw_sent {
     double first_prompt_scale, growth_scale; /* 1 = as recorded */
     double answer_tokens;                    /* 0 = as recorded */
     double output_tokens;                    /* of every request; 0 = as recorded */
+    double output_spread; /* relative sd between requests, lognormal, drawn by session and turn; 0 = all alike */
     double max_delay_s;                      /* longest wait of the client; 0 = as recorded */
     /* Chance that an answer never ends (a model that repeats itself, and no cap): it goes on until prompt and answer fill
      * endless_context. Drawn by session and turn. */

@@ -168,6 +168,29 @@ static void a_shared_tier_serves_every_engine(void **state)
     }
 }
 
+/* The second engine is asked for what the first still decodes on (n_out 100, a second), then for what it has ended. */
+static void what_is_written_is_found_when_it_is_let_go(void **state)
+{
+    (void)state;
+    const asked lists[2][2] = {{{0.0, 0, 1600, 100}, {0.5, 0, 1616, 1}}, {{0.0, 0, 1600, 100}, {5.0, 0, 1616, 1}}};
+    script s;
+    apmw_tier_stats stats[APMW_KV_MAX_TIERS];
+    for (int after = 0; after < 2; after++) {
+        for (int late = 0; late < 2; late++) {
+            apmw_tiers_setup tiers = one_tier(APMW_KV_LOAD_ALWAYS, 1e9);
+            tiers.tiers[0].shared = true;
+            tiers.found_when_released = late == 1;
+            run(lists[after], 2, 2, &tiers, &s, stats);
+            assert_int_equal(s.requests[1].record.n_fetched, after == 0 && late == 1 ? 0 : 1600);
+            /* 100 blocks of the first prompt, one more of the second. Late, also 6 of the 99 tokens that were
+             * generated and are in KV, and the second's own 100 where it found none: both write them, the first
+             * alone makes them findable. */
+            const int64_t written = late == 0 ? 1616 : after == 1 ? 1616 + 96 : 1600 + 1616 + 96;
+            assert_int_equal(stats[0].stored_tokens, written);
+        }
+    }
+}
+
 /* Two conversations come back at once, each lacks 800 tokens (80 ms). One after another: 80 and 160 ms; in equal shares
  * both after 160 ms. The steps of the one that is first are not in the other's way then. */
 static void loads_share_the_link(void **state)
@@ -194,11 +217,13 @@ static void what_cannot_be_is_refused(void **state)
 {
     (void)state;
     apmw_step_cost *cost = case_cost(0.01, 1e-5, 1e-3);
-    apmw_tiers_setup bad[4] = {one_tier(APMW_KV_LOAD_ALWAYS, 0.0), one_tier(APMW_KV_LOAD_ALWAYS, 1e9), {.n_tiers = 0},
+    apmw_tiers_setup bad[5] = {one_tier(APMW_KV_LOAD_ALWAYS, 0.0), one_tier(APMW_KV_LOAD_ALWAYS, 1e9), {.n_tiers = 0},
                                {.tiers = {case_tier("near", 1600, 1e9), case_tier("far", 1600, 1e9)}, .n_tiers = 2}};
     bad[1].tiers[0].kv.capacity_bytes = 10.0;
     bad[3].tiers[0].shared = true;
-    for (int i = 0; i < 4; i++) {
+    bad[4] = one_tier(APMW_KV_LOAD_ALWAYS, 1e9);
+    bad[4].write_back = bad[4].found_when_released = true;
+    for (int i = 0; i < 5; i++) {
         apmw_engine_config engine;
         const apmw_sim_config config = deployment(&engine, 1, cost, &bad[i]);
         const apmw_workload none = {0};
@@ -219,6 +244,7 @@ int main(void)
         cmocka_unit_test(what_the_near_tier_lost_comes_from_the_far_one),
         cmocka_unit_test(prefetch_uses_the_wait),
         cmocka_unit_test(a_shared_tier_serves_every_engine),
+        cmocka_unit_test(what_is_written_is_found_when_it_is_let_go),
         cmocka_unit_test(loads_share_the_link),
         cmocka_unit_test(what_cannot_be_is_refused),
     };

@@ -34,13 +34,15 @@ static void random_trace(uint64_t seed, apmw_trace *trace)
     }
 }
 
-static apmw_tiers_setup random_tiers(apmw_rng *rng)
+static apmw_tiers_setup random_tiers(uint64_t seed, apmw_rng *rng)
 {
+    apmw_rng found = apmw_rng_make(seed, "tiers.found", 0, 0);
     apmw_tiers_setup s = {.n_tiers = 1 + (size_t)apmw_rng_below(rng, 3),
                           .load = (apmw_kv_load)apmw_rng_below(rng, 3),
                           .write_back = apmw_rng_below(rng, 2) == 0,
                           .prefetch = apmw_rng_below(rng, 2) == 0,
                           .fair_links = apmw_rng_below(rng, 2) == 0};
+    s.found_when_released = !s.write_back && apmw_rng_below(&found, 2) == 0;
     int64_t tokens = 1000;
     double rate = 1e9 * (double)(1 + apmw_rng_below(rng, 200));
     for (size_t t = 0; t < s.n_tiers; t++) {
@@ -89,7 +91,7 @@ static outcome run_random(uint64_t seed, const apmw_trace *trace, bool plain, bo
 {
     apmw_rng rng = apmw_rng_make(seed, "tiers.deployment", 0, 0);
     apmw_step_cost *cost = case_cost(0.005, 2e-5, 2e-4);
-    apmw_tiers_setup tiers = random_tiers(&rng);
+    apmw_tiers_setup tiers = random_tiers(seed, &rng);
     if (apart) { /* ranks do not see each other */
         tiers.write_back = false;
         tiers.tiers[tiers.n_tiers - 1].shared = false;
@@ -124,7 +126,7 @@ static outcome run_random(uint64_t seed, const apmw_trace *trace, bool plain, bo
 }
 
 typedef struct sums {
-    int64_t fetched, declined, prefetched, cascaded, preempted;
+    int64_t fetched, declined, prefetched, cascaded, preempted, again;
 } sums;
 
 static void same(const outcome *a, const outcome *b, apmw_time tolerance, sums *sum)
@@ -133,14 +135,14 @@ static void same(const outcome *a, const outcome *b, apmw_time tolerance, sums *
     const apmw_request_record *x = apmw_collector_requests(a->collector, &n);
     const apmw_request_record *y = apmw_collector_requests(b->collector, &m);
     assert_int_equal(n, m);
-    int64_t fetched = 0, loaded = 0;
+    int64_t fetched = 0, loaded = 0, preempted = 0;
     for (size_t i = 0; i < n; i++) {
         assert_true(x[i].id == y[i].id && x[i].n_cached == y[i].n_cached && x[i].n_fetched == y[i].n_fetched &&
                     x[i].n_preemptions == y[i].n_preemptions);
         const apmw_time apart = x[i].done > y[i].done ? x[i].done - y[i].done : y[i].done - x[i].done;
         assert_true(apart <= tolerance);
         fetched += x[i].n_fetched;
-        sum->preempted += x[i].n_preemptions;
+        preempted += x[i].n_preemptions;
     }
     for (size_t t = 0; t < APMW_KV_MAX_TIERS; t++) {
         const apmw_tier_stats *s = &a->stats[t];
@@ -152,8 +154,11 @@ static void same(const outcome *a, const outcome *b, apmw_time tolerance, sums *
         assert_int_equal(s->loaded_tokens, b->stats[t].loaded_tokens);
         assert_int_equal(s->stored_tokens, b->stats[t].stored_tokens);
     }
-    assert_int_equal(loaded, fetched); /* books of requests and of tiers */
+    /* Books of requests and of tiers: what a preempted request loads again counts for the tier alone. */
+    assert_true(preempted == 0 ? loaded == fetched : loaded >= fetched);
     sum->fetched += fetched;
+    sum->preempted += preempted;
+    sum->again += loaded - fetched;
 }
 
 static void runs_repeat_and_modes_agree(void **state)
@@ -172,9 +177,11 @@ static void runs_repeat_and_modes_agree(void **state)
         }
         apmw_trace_free(&trace);
     }
-    print_message("%lld tokens fetched, %lld declined, %lld prefetched, %lld stored in far tiers, %lld preemptions\n",
+    print_message("%lld tokens fetched, %lld declined, %lld prefetched, %lld stored in far tiers, %lld preemptions, "
+                  "%lld fetched again after them\n",
                   (long long)sum.fetched, (long long)sum.declined, (long long)sum.prefetched,
-                  (long long)sum.cascaded, (long long)sum.preempted);
+                  (long long)sum.cascaded, (long long)sum.preempted, (long long)sum.again);
+    assert_true(sum.again > 0);
     assert_true(sum.fetched > 100000 && sum.declined > 10000 && sum.prefetched > 10000 && sum.cascaded > 10000 && sum.preempted > 20);
 }
 
@@ -220,11 +227,12 @@ static outcome run_pool(uint64_t seed, const apmw_trace *trace, int64_t n_agents
     return out;
 }
 
-/* But for what HBM loses while a request waits that had found all of it there: the engine asks a connector once. */
+/* Also what HBM loses while a request waits that had found all of it there: a connector is asked again when it
+ * starts. */
 static void an_endless_host_is_as_good_as_endless_hbm(void **state)
 {
     (void)state;
-    int64_t fetched = 0, short_of = 0, whole = 0;
+    int64_t fetched = 0;
     for_each_seed(seed, 60) {
         apmw_trace trace = {0};
         random_trace(seed, &trace);
@@ -238,9 +246,7 @@ static void an_endless_host_is_as_good_as_endless_hbm(void **state)
         for (size_t i = 0; i < n; i++) {
             assert_int_equal(x[i].turn, y[i].turn);
             const int64_t hits = x[i].n_cached + x[i].n_fetched;
-            assert_true(hits == y[i].n_cached || (hits < y[i].n_cached && x[i].n_fetched == 0));
-            short_of += y[i].n_cached - hits;
-            whole += y[i].n_cached;
+            assert_int_equal(hits, y[i].n_cached);
             fetched += x[i].n_fetched;
         }
         free(x);
@@ -249,8 +255,8 @@ static void an_endless_host_is_as_good_as_endless_hbm(void **state)
         apmw_collector_free(endless.collector);
         apmw_trace_free(&trace);
     }
-    print_message("%lld tokens fetched, %lld of %lld missed\n", (long long)fetched, (long long)short_of, (long long)whole);
-    assert_true(fetched > 100000 && short_of * 1000 < whole);
+    print_message("%lld tokens fetched\n", (long long)fetched);
+    assert_true(fetched > 100000);
 }
 
 /* Requests far apart come in the same order whatever the host has. */

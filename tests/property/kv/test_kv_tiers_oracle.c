@@ -17,7 +17,9 @@
 enum { N_TIERS = 2, MAX_LOADS = 6, N_SEQUENCES = 1200, N_OPERATIONS = 200, N_SIZES = 4, N_INCLUSIONS = 300 };
 
 typedef struct load {
-    bool active;
+    bool active, writes;
+    int64_t n_tokens;
+    apmw_kv_write write;
     size_t tier;
     apmw_kv_lease lease;
     naive_lease naive;
@@ -32,7 +34,7 @@ typedef struct world {
     naive_cache naive[N_TIERS];
     load loads[MAX_LOADS];
     bool cascade;
-    int64_t cascaded, cut;
+    int64_t cascaded, cut, written;
     uint64_t seed;
     int operation;
 } world;
@@ -98,6 +100,49 @@ static int64_t naive_store(world *w, size_t tier, apmw_stream stream, int64_t n_
     const int64_t stored = lease.inserted;
     naive_end(c, &lease, 0);
     return stored * c->options.block_tokens;
+}
+
+/* A tier without a charge for streams: blocks are taken one after the other while there are any. */
+static void naive_widen(naive_cache *c, naive_lease *lease, int64_t covered, int64_t blocks)
+{
+    while (covered < blocks && naive_available(c) > 0) {
+        assert_true(naive_take(c, 1));
+        lease->taken++;
+        covered++;
+    }
+}
+
+static void begin_write(world *w, load *l, apmw_stream stream, int64_t n)
+{
+    naive_cache *c = &w->naive[l->tier];
+    l->writes = true;
+    l->n_tokens = n;
+    const int64_t fresh = apmw_kv_tiers_write(w->tiers, l->tier, stream, n, &l->write);
+    naive_begin(c, stream, n + 1, false, &l->naive);
+    if (stream != 0)
+        naive_widen(c, &l->naive, l->naive.committed, n / c->options.block_tokens);
+    SAME(w, fresh, l->naive.taken * c->options.block_tokens);
+}
+
+static void end_write(world *w, load *l, int64_t more, int64_t dead)
+{
+    naive_cache *c = &w->naive[l->tier];
+    const int64_t size = c->options.block_tokens, n = l->n_tokens + more;
+    const bool kept = l->write.lease.stream != 0;
+    const int64_t stored = apmw_kv_tiers_written(w->tiers, l->tier, &l->write, n, n + dead);
+    int64_t left = 0;
+    if (kept) {
+        const int64_t matched = l->naive.committed;
+        naive_widen(c, &l->naive, matched + l->naive.taken, n / size);
+        const int64_t covered = matched + l->naive.taken;
+        naive_commit(c, &l->naive, (covered < n / size ? covered : n / size) * size);
+        const int64_t before = l->naive.taken;
+        naive_widen(c, &l->naive, 0, (n + dead) / size - n / size);
+        left = l->naive.taken - before;
+    }
+    SAME(w, stored, l->naive.inserted * size);
+    naive_end(c, &l->naive, left * size);
+    w->written += stored;
 }
 
 /* naive_drop tells of each block that goes. */
@@ -221,9 +266,17 @@ static void run_sequence(world *w, uint64_t seed)
             naive_end(&w->naive[tier], &lease, 0);
         } else if (!l->active) {
             *l = (load){.active = true, .tier = tier};
+            if (w->naive[tier].options.stream_blocks == 0 && below(w, 2) == 0) {
+                begin_write(w, l, stream, n);
+                compare(w);
+                continue;
+            }
             apmw_kv_tiers_begin(w->tiers, tier, stream, n, &l->lease);
             naive_begin(&w->naive[tier], stream, n + 1, true, &l->naive);
             SAME(w, l->lease.matched_tokens, l->naive.matched * w->naive[tier].options.block_tokens);
+        } else if (l->writes) {
+            l->active = false;
+            end_write(w, l, below(w, 3) == 0 ? below(w, 20) : 0, below(w, 2) == 0 ? below(w, 30) : 0);
         } else {
             l->active = false;
             apmw_kv_tiers_end(w->tiers, l->tier, &l->lease);
@@ -240,7 +293,7 @@ static void test_equal_to_naive_tiers(void **state)
     (void)state;
     world *w = malloc(sizeof *w);
     assert_non_null(w);
-    int64_t hits = 0, evicted = 0, cascaded = 0, cut = 0;
+    int64_t hits = 0, evicted = 0, cascaded = 0, cut = 0, written = 0;
     for (uint64_t seed = 0; seed < N_SEQUENCES; seed++) {
         run_sequence(w, seed);
         for (size_t t = 0; t < N_TIERS; t++) {
@@ -249,11 +302,13 @@ static void test_equal_to_naive_tiers(void **state)
         }
         cascaded += w->cascaded;
         cut += w->cut;
+        written += w->written;
     }
     print_message("%" PRId64 " tokens hit, %" PRId64 " blocks evicted, %" PRId64 " stores below, %" PRId64
                   " cut for want of room\n",
                   hits, evicted, cascaded, cut);
     assert_true(hits > 100 * N_SEQUENCES && evicted > 100 * N_SEQUENCES);
+    assert_true(written > 10 * N_SEQUENCES);
     assert_true(cascaded > 10 * N_SEQUENCES && cut > N_SEQUENCES);
     free(w);
 }

@@ -28,6 +28,10 @@ static void all_keys(void **state)
     apmw_scenario again;
     case_round_trip(&s, &again);
     assert_near(again.kv.tiers[1].idle_ttl_s, 300, 0);
+    assert_false(again.kv.found_when_released);
+    assert_ok(case_parse("{\"kv_tiers\":{\"found\":\"released\",\"tiers\":[{\"kind\":\"host\"}]}}", &s, &err), &err);
+    case_round_trip(&s, &again);
+    assert_true(again.kv.found_when_released);
 }
 
 static void defaults_are_hbm_alone(void **state)
@@ -67,6 +71,9 @@ static void refusals(void **state)
                  "idle_ttl_s");
     assert_error(case_parse("{\"kv_tiers\":{\"tiers\":[{\"kind\":\"host\",\"half_life_s\":5}]}}", &s, &err), APMW_E_DATA, &err, "lfu");
     assert_error(case_parse("{\"kv_tiers\":{\"hbm_policy\":\"idle-ttl\"}}", &s, &err), APMW_E_DATA, &err, "hbm_policy");
+    assert_error(case_parse("{\"kv_tiers\":{\"write\":\"back\",\"found\":\"released\"}}", &s, &err), APMW_E_DATA, &err,
+                 "through");
+    assert_error(case_parse("{\"kv_tiers\":{\"found\":\"release\"}}", &s, &err), APMW_E_DATA, &err, "\"released\"");
     assert_error(case_parse("{\"kv_tiers\":{\"load\":\"fast\"}}", &s, &err), APMW_E_DATA, &err, "\"faster\"");
 }
 

@@ -18,6 +18,7 @@ static void expect(const apmw_scenario *s)
     assert_near(s->sent.growth_scale, 0.5, 0);
     assert_near(s->sent.answer_tokens, 1500, 0);
     assert_near(s->sent.output_tokens, 3000, 0);
+    assert_near(s->sent.output_spread, 0.25, 0);
     assert_near(s->sent.max_delay_s, 60, 0);
     assert_int_equal(s->sent.max_recorded_tokens, 128000);
     assert_int_equal(s->graph_padding, APMW_PADDING_SEQUENCES);
@@ -30,6 +31,7 @@ static void there_and_back(void **state)
     apmw_error err = {0};
     assert_ok(parse("{\"engine_settings\":{\"graph_padding\":\"sequences\"},\"workload\":{\"starts\":\"users.csv\",\"sent\":"
                     "{\"first_prompt_scale\":1.25,\"growth_scale\":0.5,\"answer_tokens\":1500,\"output_tokens\":3000,"
+                    "\"output_spread\":0.25,"
                     "\"max_delay_s\":60,\"max_recorded_tokens\":128000}}}", &s, &err), &err);
     expect(&s);
     apmw_buf out = {0};
@@ -43,7 +45,7 @@ static void there_and_back(void **state)
     assert_string_equal(s.starts, "");
     assert_near(s.sent.first_prompt_scale, 1, 0);
     assert_near(s.sent.growth_scale, 1, 0);
-    assert_near(s.sent.answer_tokens + s.sent.output_tokens + s.sent.max_delay_s, 0, 0);
+    assert_near(s.sent.answer_tokens + s.sent.output_tokens + s.sent.output_spread + s.sent.max_delay_s, 0, 0);
     assert_int_equal(s.graph_padding, APMW_PADDING_ENGINE);
     /* To run batches as they are is something else than to say nothing. */
     assert_ok(parse("{\"engine_settings\":{\"graph_padding\":\"none\"}}", &s, &err), &err);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* What a client sends of recorded sessions: users that begin inside them, lengths by hand, ends, and files that are wrong. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -147,6 +148,40 @@ static void answers_without_end(void **state)
     }
 }
 
+/* Lognormal answers: their mean and relative sd within 5 standard errors of 3,000 draws, and never one that is alike
+ * to all. */
+static void answers_spread(void **state)
+{
+    (void)state;
+    enum { N = 3000 };
+    apmw_trace trace = {0}, out = {0};
+    apmw_turn *turns = calloc(N, sizeof *turns);
+    for (int32_t i = 0; i < N; i++) {
+        turns[i] = turn(1000, 50, i - 1, i > 0 ? 960 : 0, 0, 1);
+    }
+    add(&trace, "long", turns, N, -1, -1);
+    apmw_start s[] = {{0, 0, 0}};
+    size_t n = 1;
+    const apmw_sent sent = {.first_prompt_scale = 1.0, .growth_scale = 1.0, .output_tokens = 10000,
+                            .output_spread = 0.3};
+    apmw_error err = {0};
+    assert_ok(apmw_trace_as_sent(&trace, s, &n, &sent, &out, &err), &err);
+    double sum = 0.0, square = 0.0;
+    for (int32_t i = 0; i < N; i++) {
+        const double x = (double)out.items[0].turns[i].n_out / 10000.0;
+        assert_true(x > 0.0);
+        sum += x;
+        square += x * x;
+    }
+    const double mean = sum / N, sd = sqrt(square / N - mean * mean);
+    assert_true(fabs(mean - 1.0) < 5.0 * 0.3 / sqrt(N));
+    /* The error of an sd is that of the fourth moment: kurtosis of this lognormal is 3 + 1.6. */
+    assert_true(fabs(sd - 0.3) < 5.0 * 0.3 * sqrt((4.6 - 1.0) / (4.0 * N)));
+    apmw_trace_free(&out);
+    apmw_trace_free(&trace);
+    free(turns);
+}
+
 static void as_recorded(void **state)
 {
     (void)state;
@@ -199,7 +234,9 @@ static void ends(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(starts), cmocka_unit_test(lengths), cmocka_unit_test(answers_without_end), cmocka_unit_test(as_recorded),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(starts), cmocka_unit_test(lengths),
+                                       cmocka_unit_test(answers_without_end),
+                                       cmocka_unit_test(answers_spread), cmocka_unit_test(as_recorded),
                                        cmocka_unit_test(ends)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -96,6 +96,73 @@ static void test_a_load_pins_what_it_reads(void **state)
     apmw_streams_free(streams);
 }
 
+/* Ten blocks. What is being written is neither found nor evicted, and what was there of it stays; in the end it is
+ * found, and what was generated lies there as the first to go. */
+static void test_a_write_is_found_when_it_has_ended(void **state)
+{
+    (void)state;
+    apmw_streams *streams = apmw_streams_create();
+    const apmw_stream a = apmw_streams_new(streams, 0, 0), b = apmw_streams_new(streams, 0, 0);
+    const apmw_kv_tier_config config = host(400.0);
+    apmw_kv_tiers *tiers = make(streams, &config, 1);
+    (void)apmw_kv_tiers_store(tiers, 0, a, 8);
+    apmw_kv_write write;
+    assert_int_equal(apmw_kv_tiers_write(tiers, 0, a, 24, &write), 16);
+    assert_int_equal(apmw_kv_tiers_match(tiers, 0, a, 24), 8);
+    assert_int_equal(apmw_kv_tiers_store(tiers, 0, b, 40), 16); /* 4 blocks are left */
+    assert_int_equal(apmw_kv_tiers_match(tiers, 0, a, 24), 8);
+    assert_int_equal(apmw_kv_tiers_written(tiers, 0, &write, 24, 32), 16); /* 2 blocks of b make room for the rest */
+    assert_int_equal(apmw_kv_tiers_match(tiers, 0, a, 24), 24);
+    assert_int_equal(apmw_kv_tiers_match(tiers, 0, b, 40), 8);
+    apmw_kv_stats s;
+    apmw_kv_tiers_stats(tiers, 0, &s);
+    assert_int_equal(s.cached_blocks, 10);
+    assert_int_equal(s.held_blocks, 0);
+    apmw_kv_tiers_touch(tiers, 0, b, 40);
+    assert_int_equal(apmw_kv_tiers_store(tiers, 0, b, 16), 8); /* in the place of what was generated */
+    assert_int_equal(apmw_kv_tiers_match(tiers, 0, a, 24), 24);
+    /* No room at all, then some: the write takes the rest when it ends. */
+    apmw_kv_lease load;
+    apmw_kv_tiers_begin(tiers, 0, a, 24, &load);
+    apmw_kv_lease other;
+    apmw_kv_tiers_begin(tiers, 0, b, 16, &other);
+    const apmw_stream c = apmw_streams_new(streams, 0, 0);
+    assert_int_equal(apmw_kv_tiers_write(tiers, 0, c, 12, &write), 0);
+    apmw_kv_tiers_end(tiers, 0, &load);
+    assert_int_equal(apmw_kv_tiers_written(tiers, 0, &write, 12, 12), 12);
+    assert_int_equal(apmw_kv_tiers_match(tiers, 0, c, 12), 12);
+    apmw_kv_tiers_end(tiers, 0, &other);
+    /* Content without identity takes nothing. */
+    assert_int_equal(apmw_kv_tiers_write(tiers, 0, 0, 12, &write), 0);
+    assert_int_equal(apmw_kv_tiers_written(tiers, 0, &write, 12, 40), 0);
+    apmw_error err;
+    assert_int_equal(apmw_kv_tiers_check(tiers, &err), APMW_OK);
+    apmw_kv_tiers_free(tiers);
+    apmw_streams_free(streams);
+}
+
+static void test_asking_again_counts_nothing(void **state)
+{
+    (void)state;
+    apmw_streams *streams = apmw_streams_create();
+    const apmw_stream a = apmw_streams_new(streams, 0, 0), b = apmw_streams_new(streams, 0, 0);
+    const apmw_kv_tier_config config = host(400.0);
+    apmw_kv_tiers *tiers = make(streams, &config, 1);
+    (void)apmw_kv_tiers_store(tiers, 0, a, 32);
+    apmw_kv_lease first, again;
+    apmw_kv_tiers_begin(tiers, 0, a, 32, &first);
+    apmw_kv_tiers_again(tiers, 0, a, 32, &again);
+    apmw_kv_tiers_end(tiers, 0, &first);
+    assert_int_equal(again.matched_tokens, 32);
+    assert_int_equal(apmw_kv_tiers_store(tiers, 0, b, 40), 8);
+    apmw_kv_tiers_end(tiers, 0, &again);
+    apmw_kv_stats s;
+    apmw_kv_tiers_stats(tiers, 0, &s);
+    assert_int_equal(s.hit_tokens, 32);
+    apmw_kv_tiers_free(tiers);
+    apmw_streams_free(streams);
+}
+
 /* Windows: 85 bytes a stream are 3 blocks of 40. */
 static void test_streams_have_a_footprint_of_their_own(void **state)
 {
@@ -261,6 +328,8 @@ int main(void)
         cmocka_unit_test(test_leading_blocks_are_kept),
         cmocka_unit_test(test_what_goes_comes_to_the_next_tier),
         cmocka_unit_test(test_a_load_pins_what_it_reads),
+        cmocka_unit_test(test_a_write_is_found_when_it_has_ended),
+        cmocka_unit_test(test_asking_again_counts_nothing),
         cmocka_unit_test(test_streams_have_a_footprint_of_their_own),
         cmocka_unit_test(test_idle_content_expires),
         cmocka_unit_test(test_policies_differ),
