@@ -159,6 +159,28 @@ apmw_status apmw_cli_platform(const apmw_catalog *catalog, const char *name, apm
                           name, near == NULL ? "" : near);
 }
 
+apmw_status apmw_cli_accelerator(const apmw_cli *cli, const apmw_catalog *catalog, const char *name,
+                                 const apmw_accelerator_spec **out, apmw_error *err)
+{
+    const apmw_node_spec *node = NULL;
+    apmw_error none = {0};
+    if (apmw_catalog_accelerator(catalog, name, out, &none) == APMW_OK) {
+        return APMW_OK;
+    }
+    apmw_status status = apmw_cli_platform(catalog, name, err);
+    if (status == APMW_OK) {
+        status = apmw_catalog_node(catalog, name, &node, err);
+    }
+    if (status == APMW_OK) {
+        status = apmw_catalog_accelerator(catalog, node->accelerator, out, err);
+    }
+    if (status == APMW_OK) {
+        apmw_cli_log(cli, APMW_LOG_INFO, "%s is %d x %s: this is of one %s", name, node->accelerators, node->accelerator,
+                     node->accelerator);
+    }
+    return status;
+}
+
 apmw_status apmw_cli_load(apmw_cli *cli, const apmw_scenario *scenario, apmw_trace *out, apmw_start **starts,
                           size_t *n_starts, apmw_error *err)
 {

@@ -14,6 +14,9 @@ double apmw_cli_number(struct argp_state *state, const char *option, const char 
 
 /* A known node or accelerator, or APMW_E_USAGE with the nearest of both. */
 apmw_status apmw_cli_platform(const apmw_catalog *catalog, const char *name, apmw_error *err);
+/* The accelerator of that name or of the node of that name, of which a note says so; else as apmw_cli_platform. */
+apmw_status apmw_cli_accelerator(const apmw_cli *cli, const apmw_catalog *catalog, const char *name,
+                                 const apmw_accelerator_spec **out, apmw_error *err);
 /* The scenario's trace: its file, or the generated AgentPerf-like set. */
 apmw_status apmw_cli_trace(apmw_cli *cli, const apmw_scenario *scenario, apmw_trace *out, apmw_error *err);
 /* The same where the scenario may name users that begin inside sessions: then the trace has one trajectory for each, as their

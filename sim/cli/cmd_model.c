@@ -9,7 +9,7 @@
 #include "apmw/compose.h"
 #include "apmw/hwmodel.h"
 #include "apmw/overhead.h"
-#include "cli.h"
+#include "cli_scenario.h"
 
 typedef struct options {
     const char *what, *platform, *model, *engine, *precision, *kv_dtype;
@@ -74,7 +74,7 @@ static const struct argp parser = {
     .options = option_list,
     .parser = parse,
     .args_doc = "list | show PLATFORM | watts PLATFORM | check [PLATFORM] | rows PLATFORM --model M",
-    .doc = "Explains platform models. list: all of them and their evidence. show: every family of operations with the "
+    .doc = "Explains platform models. PLATFORM is an accelerator, or a node of them (hgx-h200: h200). list: all of them and their evidence. show: every family of operations with the "
            "error of its table and of its fitted form on bands left out (chosen = the lower; steps are priced by the tables all the same). watts: board power of kernels run back to back, an "
            "upper reference and not serving power. check: that each file reads and that its tables "
            "still are those of the evidence (exit 1 when not). rows: which measured row prices which operation of a "
@@ -214,11 +214,6 @@ static int check(apmw_cli *cli, apmw_catalog *catalog, const options *o)
     apmw_table *table = apmw_table_create(3, columns);
     if (table == NULL)
         return apmw_cli_failf(cli, APMW_E_NOMEM, "out of memory");
-    const apmw_accelerator_spec *only = NULL;
-    if (o->platform != NULL && apmw_catalog_accelerator(catalog, o->platform, &only, &err) != APMW_OK) {
-        apmw_table_free(table);
-        return apmw_cli_fail(cli, &err);
-    }
     char engines[1024];
     apmw_overhead_table overheads = {0};
     snprintf(engines, sizeof engines, "%s/hwmodels/engines.h5", cli->data_dir);
@@ -230,7 +225,7 @@ static int check(apmw_cli *cli, apmw_catalog *catalog, const options *o)
     for (size_t i = 0; i < apmw_catalog_count_accelerators(catalog); i++) {
         const apmw_accelerator_spec *a = apmw_catalog_accelerator_at(catalog, i);
         char path[1024], hash[17];
-        if (only != NULL && only != a)
+        if (o->platform != NULL && strcmp(o->platform, a->id) != 0)
             continue;
         snprintf(path, sizeof path, "%s/hwmodels/%s.h5", cli->data_dir, a->id);
         if (access(path, F_OK) != 0)
@@ -284,10 +279,7 @@ static int rows(apmw_cli *cli, apmw_catalog *catalog, const options *o)
     apmw_copy(spec.kv_dtype, sizeof spec.kv_dtype, o->kv_dtype != NULL ? o->kv_dtype : "");
     apmw_step_cost *cost = NULL;
     apmw_compose_report report = {0};
-    const apmw_accelerator_spec *a = NULL;
-    apmw_status status = apmw_catalog_accelerator(catalog, o->platform, &a, &err);
-    if (status == APMW_OK)
-        status = apmw_compose(catalog, &spec, NULL, &cost, &report, &err);
+    apmw_status status = apmw_compose(catalog, &spec, NULL, &cost, &report, &err);
     int code = status == APMW_OK ? apmw_cli_emit(cli, &report.rows) : apmw_cli_fail(cli, &err);
     apmw_compose_report_free(&report);
     apmw_step_cost_free(cost);
@@ -310,6 +302,12 @@ static int run(apmw_cli *cli, int argc, char **argv)
     apmw_catalog *catalog = NULL;
     if (apmw_catalog_open(cli->data_dir, &catalog, &err) != APMW_OK)
         return apmw_cli_fail(cli, &err);
+    const apmw_accelerator_spec *a = NULL;
+    if (o.platform != NULL && apmw_cli_accelerator(cli, catalog, o.platform, &a, &err) != APMW_OK) {
+        apmw_catalog_free(catalog);
+        return apmw_cli_fail(cli, &err);
+    }
+    o.platform = a != NULL ? a->id : NULL;
     if (strcmp(o.what, "list") == 0)
         code = list(cli, catalog);
     else if (strcmp(o.what, "show") == 0)
