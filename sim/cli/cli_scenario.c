@@ -258,6 +258,14 @@ apmw_status apmw_cli_tiers(apmw_cli *cli, const apmw_scenario *scenario, apmw_ph
     return status;
 }
 
+void apmw_cli_limits(apmw_json_writer *w, const char *key, const apmw_tier *tier)
+{
+    apmw_buf text = {0};
+    apmw_tier_text(tier, &text);
+    apmw_json_string(w, key, text.length > 0 ? text.data : "");
+    apmw_buf_free(&text);
+}
+
 int apmw_cli_parse_scenario(apmw_cli *cli, const struct argp *parser, int argc, char **argv, void *input,
                             apmw_scenario *scenario, const char *const *file, apmw_status *status, apmw_error *err)
 {

@@ -27,6 +27,9 @@ apmw_status apmw_cli_load(apmw_cli *cli, const apmw_scenario *scenario, apmw_tra
 apmw_status apmw_cli_tiers(apmw_cli *cli, const apmw_scenario *scenario, apmw_phase_rules *rules, apmw_tier *tiers,
                            size_t *n_tiers, apmw_error *err);
 
+/* The limits of a tier in words, under `key`. */
+void apmw_cli_limits(apmw_json_writer *w, const char *key, const apmw_tier *tier);
+
 /* Parses a command's options into `input`, whose scenario is `scenario` and whose scenario file, when one was named, ends
  * up in *file. The file is read first and the options go over it, wherever they stand. Returns what apmw_cli_parse returns;
  * *status tells of the file. */

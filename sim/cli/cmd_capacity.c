@@ -106,6 +106,15 @@ static void pair_text(char *out, size_t size, const apmw_interval *interval, int
     }
 }
 
+static size_t tier_index(const apmw_study_config *config, int number)
+{
+    size_t k = 0;
+    while (config->tiers[k].number != number) {
+        k++;
+    }
+    return k;
+}
+
 /* A study that was interrupted says of each row what it lacks. */
 static bool any_partial(const apmw_study_row *rows, size_t n)
 {
@@ -131,7 +140,11 @@ static apmw_table *make_table(const apmw_study_row *rows, size_t n)
         pair_text(agents, sizeof agents, &r->agents90, 3);
         pair_text(per_mw, sizeof per_mw, &r->mw90, 3);
         apmw_table_text(table, r->platform);
-        apmw_table_int(table, r->tier);
+        if (r->tier > 0) {
+            apmw_table_int(table, r->tier);
+        } else {
+            apmw_table_text(table, "slo");
+        }
         apmw_table_text(table, d == NULL ? NULL : d->spec.engine);
         apmw_table_text(table, d == NULL ? NULL : d->name);
         if (d == NULL) {
@@ -163,14 +176,17 @@ static apmw_table *make_table(const apmw_study_row *rows, size_t n)
 }
 
 /* What every figure rests on: once for a platform, then why each tier ends where it does. */
-static void write_notes(const apmw_study_row *rows, size_t n, const char *assumptions, apmw_buf *out)
+static void write_notes(const apmw_study_row *rows, size_t n, const apmw_study_config *config, const char *assumptions,
+                        apmw_buf *out)
 {
     for (size_t i = 0; i < n; i++) {
         const apmw_study_row *r = &rows[i];
         if (!r->best && r->deployment != NULL) {
             continue;
         }
-        apmw_buf_printf(out, "\n%s tier %d: ", r->platform, r->tier);
+        apmw_buf_printf(out, "\n%s ", r->platform);
+        apmw_tier_title(&config->tiers[tier_index(config, r->tier)], out);
+        apmw_buf_puts(out, ": ");
         if (r->deployment == NULL) {
             apmw_buf_printf(out, "%s\n", r->reason);
             continue;
@@ -240,10 +256,7 @@ static void write_trial(apmw_json_writer *w, const char *key, const apmw_trial_r
         apmw_json_null(w, key);
         return;
     }
-    size_t k = 0;
-    while (config->tiers[k].number != tier) {
-        k++;
-    }
+    const size_t k = tier_index(config, tier);
     const apmw_verdict *v = &t->verdict[k];
     apmw_json_begin_object(w, key);
     apmw_json_int(w, "agents", t->n_agents);
@@ -290,6 +303,7 @@ static void write_row(apmw_json_writer *w, const apmw_study_row *r, const apmw_s
     apmw_json_string(w, "platform", r->platform);
     apmw_json_string(w, "model", config->scenario->model);
     apmw_json_int(w, "tier", r->tier);
+    apmw_cli_limits(w, "limits", &config->tiers[tier_index(config, r->tier)]);
     apmw_json_string(w, "layout", d == NULL ? NULL : d->name);
     apmw_json_string(w, "engine", d == NULL ? NULL : d->spec.engine);
     apmw_json_string(w, "precision", d == NULL ? NULL : d->spec.precision);
@@ -385,7 +399,7 @@ static int emit(apmw_cli *cli, const apmw_study *study, const apmw_study_config 
         apmw_table_render(table, cli->format, &text);
         apmw_table_free(table);
         if (cli->format == APMW_FORMAT_TABLE) {
-            write_notes(rows, n, assumptions, &text);
+            write_notes(rows, n, config, assumptions, &text);
             write_left_out(apmw_study_refused(study), &text);
             if (apmw_study_searched(study)[0] != '\0') {
                 apmw_buf_printf(&text, "\nlayouts, with the agents that rate matching guessed (%zu tier%s); rows: at each tier the best "

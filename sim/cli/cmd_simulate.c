@@ -185,6 +185,7 @@ static void json_verdicts(apmw_json_writer *w, const apmw_trial_result *r, const
         const apmw_verdict *v = &r->verdict[t];
         apmw_json_begin_object(w, NULL);
         apmw_json_int(w, "tier", tiers[t].number);
+        apmw_cli_limits(w, "limits", &tiers[t]);
         apmw_json_bool(w, "valid", v->valid);
         apmw_json_bool(w, "pass", v->pass);
         apmw_json_int(w, "requests", v->n_measured);
@@ -384,9 +385,8 @@ static void write_text(const outcome *x, apmw_buf *out)
     }
     for (size_t t = 0; t < x->n_tiers; t++) {
         const apmw_verdict *v = &r->verdict[t];
-        apmw_buf_printf(out, "tier %d (", x->tiers[t].number);
-        apmw_tier_text(&x->tiers[t], out);
-        apmw_buf_printf(out, "): %s%s%s\n", v->pass ? "met" : v->valid ? "not met" : "no verdict",
+        apmw_tier_title(&x->tiers[t], out);
+        apmw_buf_printf(out, ": %s%s%s\n", v->pass ? "met" : v->valid ? "not met" : "no verdict",
                         v->reasons[0] != '\0' ? ": " : "", v->reasons);
     }
     apmw_buf_printf(out, "%s\n", d->basis);
