@@ -140,6 +140,11 @@ void apmw_compose_ops_free(compose_ops *ops);
 apmw_status apmw_compose_add_gemm(const compose_context *ctx, compose_ops *ops, const char *role, const char *dtype,
                              double count, arg_kind arg, double n, double k, apmw_error *err);
 
+/* Lines of what a reader of the deployment's times has to know first; each begins with the platform. */
+void apmw_compose_notes(const compose_context *ctx, const compose_ops *ops, apmw_buf *out);
+/* Does the deployment serve an FP4 checkpoint, or hold weights in FP4, on a part without FP4 units? */
+bool apmw_compose_lacks_fp4(const compose_context *ctx);
+
 /* Bytes and flops. */
 typedef struct compose_weights {
     double attention_bytes, dense_mlp_bytes, shared_bytes, router_bytes, head_bytes; /* of the rank, all layers */
@@ -151,6 +156,9 @@ typedef struct compose_weights {
 } compose_weights;
 void apmw_compose_weights_of(const compose_context *ctx, compose_weights *out);
 double apmw_compose_bits(const char *dtype);
+/* What products with weights of this format run in on the part: "fp4", "fp8" or "bf16", the next wider where it has no such
+ * units; *flop_per_s (may be NULL) is the rate. */
+const char *apmw_compose_product(const compose_context *ctx, const char *dtype, double *flop_per_s);
 double apmw_compose_weight_total(const compose_weights *w);
 /* Integral of the terms over contexts past .. past + fresh: prompt attention. */
 double apmw_compose_terms_integral(const apmw_term *terms, int n, double past, double fresh);

@@ -101,10 +101,8 @@ static apmw_status add_gemm(const compose_context *ctx, compose_ops *ops, const 
         return st;
     }
     compose_op *op = &ops->op[ops->n - 1];
-    double bits = apmw_compose_bits(dtype), rate = bits < 8 ? ctx->accelerator->fp4_flop_per_s
-                                              : bits < 9 ? ctx->accelerator->fp8_flop_per_s
-                                                         : ctx->accelerator->bf16_flop_per_s;
-    rate = isnan(rate) ? ctx->accelerator->bf16_flop_per_s : rate; /* weights widened as they are read */
+    double bits = apmw_compose_bits(dtype), rate = 0;
+    apmw_compose_product(ctx, dtype, &rate);
     op->form_fixed_s = 4e-6 + n * k * bits / 8 / (0.7 * ctx->accelerator->hbm_bytes_per_s);
     op->form_per_arg_s = 2 * n * k / (0.45 * rate);
     op->row.borrowed = true;
@@ -190,10 +188,8 @@ static apmw_status add_moe(const compose_context *ctx, compose_ops *ops, apmw_er
     }
     /* The rows of 257 experts stay at one value from 1,024 to 8,192 tokens: above the rate of the part's arithmetic
      * they cannot be true. 45 % of the peak is what the large plain products of the same source reach. */
-    double rate = strncmp(ctx->moe, "w4a4", 4) ? ctx->accelerator->fp8_flop_per_s : ctx->accelerator->fp4_flop_per_s;
-    /* A part without such a unit widens the weights as it reads them and computes in bf16. */
-    rate = isnan(rate) ? ctx->accelerator->bf16_flop_per_s : rate;
-    double reached = 0;
+    double rate = 0, reached = 0;
+    apmw_compose_product(ctx, ctx->moe, &rate);
     if ((st = apmw_rule_number(ctx, "models", "moe_flop_share", 0.45, &reached, err))) {
         return st;
     }

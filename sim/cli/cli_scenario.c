@@ -258,6 +258,40 @@ apmw_status apmw_cli_tiers(apmw_cli *cli, const apmw_scenario *scenario, apmw_ph
     return status;
 }
 
+/* The next line of *rest without its end, or false; *rest goes past it. */
+static bool next_line(const char **rest, const char **line, int *length)
+{
+    *line = *rest;
+    if (*rest == NULL || **rest == '\0') {
+        return false;
+    }
+    *length = (int)strcspn(*rest, "\n");
+    *rest += *length + ((*rest)[*length] != '\0');
+    return true;
+}
+
+void apmw_cli_notes(const apmw_cli *cli, const apmw_buf *notes)
+{
+    const char *rest = notes->data, *line;
+    int length;
+    while (next_line(&rest, &line, &length)) {
+        apmw_cli_log(cli, APMW_LOG_WARN, "note: %.*s", length, line);
+    }
+}
+
+void apmw_cli_notes_json(apmw_json_writer *w, const apmw_buf *notes)
+{
+    const char *rest = notes->data, *line;
+    int length;
+    apmw_json_begin_array(w, "notes");
+    while (next_line(&rest, &line, &length)) {
+        char *copy = strndup(line, (size_t)length);
+        apmw_json_string(w, NULL, copy);
+        free(copy);
+    }
+    apmw_json_end_array(w);
+}
+
 void apmw_cli_limits(apmw_json_writer *w, const char *key, const apmw_tier *tier)
 {
     apmw_buf text = {0};

@@ -27,6 +27,10 @@ apmw_status apmw_cli_load(apmw_cli *cli, const apmw_scenario *scenario, apmw_tra
 apmw_status apmw_cli_tiers(apmw_cli *cli, const apmw_scenario *scenario, apmw_phase_rules *rules, apmw_tier *tiers,
                            size_t *n_tiers, apmw_error *err);
 
+/* Notes of a deployment, a line each, on standard error; and as an array under "notes". */
+void apmw_cli_notes(const apmw_cli *cli, const apmw_buf *notes);
+void apmw_cli_notes_json(apmw_json_writer *w, const apmw_buf *notes);
+
 /* The limits of a tier in words, under `key`. */
 void apmw_cli_limits(apmw_json_writer *w, const char *key, const apmw_tier *tier);
 

@@ -348,6 +348,7 @@ static void write_row(apmw_json_writer *w, const apmw_study_row *r, const apmw_s
     if (d != NULL) {
         apmw_json_string(w, "basis", d->basis);
         apmw_json_bool(w, "projected", d->projected);
+        apmw_cli_notes_json(w, &d->notes);
         apmw_json_double(w, "provisioned_all_in_w_per_accelerator", provisioned_w(d));
         apmw_json_int(w, "draft_tokens", d->spec.draft_tokens);
         apmw_json_double(w, "acceptance_length", d->acceptance_length);
@@ -384,11 +385,27 @@ static void write_json(apmw_cli *cli, const apmw_study *study, const apmw_study_
     apmw_buf_puts(out, "\n");
 }
 
+/* Of all rows, each once. */
+static void say_notes(const apmw_cli *cli, const apmw_study_row *rows, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        bool said = rows[i].deployment == NULL || rows[i].deployment->notes.length == 0;
+        for (size_t k = 0; k < i && !said; k++) {
+            const apmw_deployment *d = rows[k].deployment;
+            said = d != NULL && d->notes.length > 0 && strcmp(d->notes.data, rows[i].deployment->notes.data) == 0;
+        }
+        if (!said) {
+            apmw_cli_notes(cli, &rows[i].deployment->notes);
+        }
+    }
+}
+
 static int emit(apmw_cli *cli, const apmw_study *study, const apmw_study_config *config, const char *assumptions)
 {
     size_t n;
     const apmw_study_row *rows = apmw_study_rows(study, &n);
     apmw_buf text = {0};
+    say_notes(cli, rows, n);
     if (cli->format == APMW_FORMAT_JSON) {
         write_json(cli, study, config, assumptions, &text);
     } else {

@@ -280,6 +280,8 @@ static int rows(apmw_cli *cli, apmw_catalog *catalog, const options *o)
     apmw_step_cost *cost = NULL;
     apmw_compose_report report = {0};
     apmw_status status = apmw_compose(catalog, &spec, NULL, &cost, &report, &err);
+    if (status == APMW_OK)
+        apmw_cli_notes(cli, &report.notes);
     int code = status == APMW_OK ? apmw_cli_emit(cli, &report.rows) : apmw_cli_fail(cli, &err);
     apmw_compose_report_free(&report);
     apmw_step_cost_free(cost);

@@ -318,6 +318,8 @@ static void write_json(apmw_cli *cli, const outcome *x, apmw_buf *out)
     apmw_json_int(&w, "accelerators", d->accelerators);
     apmw_json_double(&w, "kv_tokens_per_rank", d->kv_tokens);
     apmw_json_string(&w, "basis", d->basis);
+    apmw_json_bool(&w, "projected", d->projected);
+    apmw_cli_notes_json(&w, &d->notes);
     apmw_json_int(&w, "agents", x->result->n_agents);
     apmw_json_double(&w, "simulated_s", x->result->simulated_s);
     json_latency(&w, &x->result->latency);
@@ -540,6 +542,9 @@ static apmw_status work(apmw_cli *cli, options *o, apmw_catalog *catalog, int *c
     }
     if (status == APMW_OK) {
         status = apmw_deployment_of(catalog, &o->scenario, mean_context(&o->scenario, &trace), &deployment, err);
+    }
+    if (status == APMW_OK) {
+        apmw_cli_notes(cli, &deployment.notes);
     }
     apmw_collector *collector = status == APMW_OK ? apmw_collector_create(NULL, o->result != NULL) : NULL;
     if (status == APMW_OK) {

@@ -148,6 +148,7 @@ static apmw_status compile(apmw_catalog *catalog, double frontend_scale, double 
     }
     out->n_borrowed = report.n_borrowed;
     apmw_buf_append(&out->rows, report.rows.data == NULL ? "" : report.rows.data, report.rows.length);
+    apmw_buf_append(&out->notes, report.notes.data == NULL ? "" : report.notes.data, report.notes.length);
     apmw_compose_report_free(&report);
     if (status != APMW_OK) {
         return status;
@@ -284,6 +285,7 @@ void apmw_deployment_free(apmw_deployment *deployment)
         apmw_step_cost_free(deployment->cost);
     }
     apmw_buf_free(&deployment->rows);
+    apmw_buf_free(&deployment->notes);
     deployment->cost = NULL;
 }
 

@@ -51,6 +51,7 @@ typedef struct apmw_overhead {
 
 typedef struct apmw_compose_report {
     apmw_buf rows;  /* text: one line an operation: op, table, key, engine, borrowed from, reason */
+    apmw_buf notes; /* what to know first, a line each: weights in a format that the part cannot multiply */
     int n_borrowed;
 } apmw_compose_report;
 
