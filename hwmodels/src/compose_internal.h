@@ -61,7 +61,7 @@ typedef struct compose_context {
     apmw_json *rules;      /* rows.json */
     apmw_json_cur root;
     char engine[16];
-    char family[16];       /* hopper, blackwell, cdna3, cdna4 */
+    char family[16];       /* of the rules: hopper, blackwell, cdna3, ... */
     char kv[12];
     /* dtype of each role */
     char attn[16], bmm[16], mlp[16], shared[16], moe[24], head[16], router[16];
@@ -133,7 +133,8 @@ typedef struct compose_ops {
 double apmw_compose_op_time(const compose_op *op, const double var[QUERY_VARS], bool *outside);
 apmw_status apmw_compose_ops_build(const compose_context *ctx, compose_ops *ops, apmw_error *err);
 apmw_status apmw_compose_ops_attention(const compose_context *ctx, compose_ops *ops, apmw_error *err);
-apmw_status apmw_compose_ops_amd(const compose_context *ctx, compose_ops *ops, apmw_error *err);
+/* Measured rows where there are any, and forms on the part's specifications for all else. */
+apmw_status apmw_compose_ops_forms(const compose_context *ctx, compose_ops *ops, apmw_error *err);
 compose_op *apmw_compose_ops_add(compose_ops *ops, const char *role, double count, arg_kind arg);
 void apmw_compose_ops_free(compose_ops *ops);
 /* A dense product (n, k) of one role and dtype at m = the argument. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* What a reader of a deployment's times has to know before their digits: weights in a format that the part cannot multiply. */
+/* What a reader of a deployment's times has to know before their digits: weights in a format that the part
+ * cannot multiply, and parts of which only specifications are known. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -64,8 +65,27 @@ static void put_weights(const compose_context *ctx, const char *what, const char
     apmw_buf_puts(out, ")");
 }
 
+static void note_projected(const compose_context *ctx, apmw_buf *out)
+{
+    const apmw_accelerator_spec *a = ctx->accelerator;
+    if (!a->projected && !ctx->spec->forms) {
+        return;
+    }
+    apmw_buf_printf(out, "%s is %s: every operation is priced by a form on its specifications "
+                    "(hwmodels/specs/accelerators/%s.json)", a->id,
+                    a->projected ? "projected, nothing was measured on it" : "priced as if nothing had been measured on it", a->id);
+    if (a->projected && a->estimated[0]) {
+        apmw_buf_printf(out, ", where %s %s an estimate", a->estimated, strchr(a->estimated, ',') ? "are" : "is");
+    }
+    if (a->projected && isnan(a->tdp_w)) {
+        apmw_buf_puts(out, "; its power is not published, so there are no figures per MW");
+    }
+    apmw_buf_puts(out, "\n");
+}
+
 void apmw_compose_notes(const compose_context *ctx, const compose_ops *ops, apmw_buf *out)
 {
+    note_projected(ctx, out);
     if (!apmw_compose_lacks_fp4(ctx)) {
         return;
     }

@@ -99,7 +99,7 @@ static bool show_progress(void *self, size_t done, size_t total)
 
 static void pair_text(char *out, size_t size, const apmw_interval *interval, int digits)
 {
-    if (interval->n_parts == 0) {
+    if (interval->n_parts == 0 || isnan(interval->lo)) {
         snprintf(out, size, "-");
     } else {
         snprintf(out, size, "%.*g..%.*g", digits, interval->lo, digits, interval->hi);
@@ -139,7 +139,9 @@ static apmw_table *make_table(const apmw_study_row *rows, size_t n)
         char agents[64], per_mw[64];
         pair_text(agents, sizeof agents, &r->agents90, 3);
         pair_text(per_mw, sizeof per_mw, &r->mw90, 3);
-        apmw_table_text(table, r->platform);
+        char platform[sizeof r->platform + sizeof " (projected)"];
+        snprintf(platform, sizeof platform, "%s%s", r->platform, d != NULL && d->projected ? " (projected)" : "");
+        apmw_table_text(table, platform);
         if (r->tier > 0) {
             apmw_table_int(table, r->tier);
         } else {
@@ -202,9 +204,12 @@ static void write_notes(const apmw_study_row *rows, size_t n, const apmw_study_c
                         100.0 * t->steps.kv_mean_share, 100.0 * t->steps.prefill_step_share);
         apmw_buf_printf(out, "%s\n", r->deployment->basis);
         if (r->agents90.n_parts > 0) {
-            apmw_buf_puts(out, "90 % interval of agents per MW by source:");
-            for (int k = 0; k < r->mw90.n_parts; k++) {
-                const apmw_interval_part *p = &r->mw90.parts[k];
+            /* Without watts there is nothing per MW: the population's own parts then. */
+            const bool watts = !isnan(r->mw90.lo);
+            const apmw_interval *interval = watts ? &r->mw90 : &r->agents90;
+            apmw_buf_printf(out, "90 %% interval of agents%s by source:", watts ? " per MW" : "");
+            for (int k = 0; k < interval->n_parts; k++) {
+                const apmw_interval_part *p = &interval->parts[k];
                 apmw_buf_printf(out, "%s %s %+.0f/%+.0f %%", k > 0 ? "," : "", p->name, 100.0 * expm1(-p->lower),
                                 100.0 * expm1(p->upper));
             }

@@ -14,9 +14,10 @@
 typedef struct options {
     const char *what, *platform, *model, *engine, *precision, *kv_dtype;
     int tp, attention_dp, ep, draft;
+    bool forms;
 } options;
 
-enum { OPT_MODEL = 256, OPT_ENGINE, OPT_PRECISION, OPT_KV, OPT_TP, OPT_DP, OPT_EP, OPT_DRAFT };
+enum { OPT_MODEL = 256, OPT_ENGINE, OPT_PRECISION, OPT_KV, OPT_TP, OPT_DP, OPT_EP, OPT_DRAFT, OPT_FORMS };
 
 static const struct argp_option option_list[] = {
     {"model", OPT_MODEL, "NAME", 0, "rows: the LLM", 0},
@@ -27,6 +28,7 @@ static const struct argp_option option_list[] = {
     {"attention-dp", OPT_DP, "N", 0, "rows: attention data parallelism (default 1)", 0},
     {"ep", OPT_EP, "N", 0, "rows: expert parallelism (default 1)", 0},
     {"draft-tokens", OPT_DRAFT, "K", 0, "rows: drafted tokens a step (default 0)", 0},
+    {"forms", OPT_FORMS, NULL, 0, "rows: by forms on specifications alone, as where nothing was measured", 0},
     {0},
 };
 
@@ -45,6 +47,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_KV:
         o->kv_dtype = arg;
+        return 0;
+    case OPT_FORMS:
+        o->forms = true;
         return 0;
     case OPT_TP:
     case OPT_DP:
@@ -170,7 +175,7 @@ static int show(apmw_cli *cli, apmw_catalog *catalog, const options *o)
     }
     const apmw_accelerator_spec *a = NULL;
     apmw_status status = apmw_catalog_accelerator(catalog, o->platform, &a, &err);
-    if (status == APMW_OK && strcmp(a->vendor, "amd") == 0 && m->n_tables > 0)
+    if (status == APMW_OK && (a->projected || (strcmp(a->vendor, "amd") == 0 && m->n_tables > 0)))
         status = form_rows(catalog, o->platform, table, &err);
     if (status != APMW_OK) {
         apmw_table_free(table);
@@ -259,7 +264,7 @@ static int check(apmw_cli *cli, apmw_catalog *catalog, const options *o)
 static int rows(apmw_cli *cli, apmw_catalog *catalog, const options *o)
 {
     apmw_error err = {0};
-    apmw_serving_spec spec = {.layout = {o->tp, 1, o->attention_dp, 1, o->ep}, .draft_tokens = o->draft};
+    apmw_serving_spec spec = {.layout = {o->tp, 1, o->attention_dp, 1, o->ep}, .draft_tokens = o->draft, .forms = o->forms};
     static const char *const engines[] = {"sglang", "trtllm", "vllm", "atom"};
     bool known = false;
     for (size_t i = 0; i < sizeof engines / sizeof engines[0]; i++)

@@ -350,8 +350,8 @@ static void write_text(const outcome *x, apmw_buf *out)
 {
     const apmw_deployment *d = x->deployment;
     const apmw_trial_result *r = x->result;
-    apmw_buf_printf(out, "%s %s %s %s %s, %d accelerators, %lld %s: %lld requests measured over %.0f s of %.0f s\n\n",
-                    d->platform, d->spec.model, d->spec.precision, d->spec.engine, d->name, d->accelerators,
+    apmw_buf_printf(out, "%s%s %s %s %s %s, %d accelerators, %lld %s: %lld requests measured over %.0f s of %.0f s\n\n",
+                    d->platform, d->projected ? " (projected)" : "", d->spec.model, d->spec.precision, d->spec.engine, d->name, d->accelerators,
                     (long long)r->n_agents,
                     x->agentx != NULL ? "lanes" : x->o->scenario.workload == APMW_WORKLOAD_AGENTS ? "agents" : "slots",
                     (long long)r->latency.n_requests, r->steps.window_s, r->simulated_s);

@@ -96,8 +96,10 @@ static apmw_status make_engine(apmw_catalog *catalog, const apmw_scenario *scena
     return status;
 }
 
-static void describe(apmw_deployment *d, const char *source, const apmw_llm_spec *llm)
+static void describe(apmw_deployment *d, const char *source, const apmw_llm_spec *llm, const apmw_accelerator_spec *accelerator)
 {
+    const char *no_power = isnan(accelerator->tdp_w) ? "none: the power of the platform is not published"
+                                                     : "none: the platform has no fitted file (apmw fit platforms)";
     char speculation[224] = "no speculation";
     if (d->spec.draft_tokens > 0) {
         snprintf(speculation, sizeof speculation, "%d draft tokens, %.3g tokens a step (%s)", d->spec.draft_tokens,
@@ -107,7 +109,7 @@ static void describe(apmw_deployment *d, const char *source, const apmw_llm_spec
     snprintf(d->basis, sizeof d->basis,
              "time: %.100s, step time within +-%.0f %% (90 %%), %d operations borrowed\npower: %s\n%s %s, %s%s",
              d->overhead.basis, half, d->n_borrowed,
-             d->power.tdp_w > 0.0 ? d->power.basis : "none: the platform has no fitted file", llm->id, d->spec.precision, speculation,
+             d->power.tdp_w > 0.0 ? d->power.basis : no_power, llm->id, d->spec.precision, speculation,
              d->projected ? "; platform projected from specifications" : "");
 }
 
@@ -248,7 +250,7 @@ apmw_status apmw_deployment_build_role(apmw_catalog *catalog, const apmw_scenari
         apmw_deployment_free(out);
         return apmw_error_wrap(err, "%s %s %s %s", node->accelerator, llm->id, engine, choice->name);
     }
-    describe(out, accepted.source, llm);
+    describe(out, accepted.source, llm, accelerator);
     return APMW_OK;
 }
 
