@@ -157,8 +157,8 @@ typedef struct compose_weights {
 } compose_weights;
 void apmw_compose_weights_of(const compose_context *ctx, compose_weights *out);
 double apmw_compose_bits(const char *dtype);
-/* What products with weights of this format run in on the part: "fp4", "fp8" or "bf16", the next wider where it has no such
- * units; *flop_per_s (may be NULL) is the rate. */
+/* What products with weights of this format run in on the part: "fp4", "fp8" or "bf16", the next wider where it has no
+ * such units; *flop_per_s (may be NULL) is the rate. */
 const char *apmw_compose_product(const compose_context *ctx, const char *dtype, double *flop_per_s);
 double apmw_compose_weight_total(const compose_weights *w);
 /* Integral of the terms over contexts past .. past + fresh: prompt attention. */

@@ -73,7 +73,8 @@ static void note_projected(const compose_context *ctx, apmw_buf *out)
     }
     apmw_buf_printf(out, "%s is %s: every operation is priced by a form on its specifications "
                     "(hwmodels/specs/accelerators/%s.json)", a->id,
-                    a->projected ? "projected, nothing was measured on it" : "priced as if nothing had been measured on it", a->id);
+                    a->projected ? "projected, nothing was measured on it" : "priced as if nothing had been measured on it",
+                    a->id);
     if (a->projected && a->estimated[0]) {
         apmw_buf_printf(out, ", where %s %s an estimate", a->estimated, strchr(a->estimated, ',') ? "are" : "is");
     }
@@ -90,8 +91,8 @@ void apmw_compose_notes(const compose_context *ctx, const compose_ops *ops, apmw
         return;
     }
     const compose_op *mlp = find_op(ops, "mlp"), *shared = find_op(ops, "shared"), *moe = find_op(ops, "moe");
-    apmw_buf_printf(out, "%s has no FP4 matrix units; %s at %s is priced with weights of ", ctx->spec->platform, ctx->llm->id,
-                    ctx->spec->precision[0] ? ctx->spec->precision : "its own precision");
+    apmw_buf_printf(out, "%s has no FP4 matrix units; %s at %s is priced with weights of ", ctx->spec->platform,
+                    ctx->llm->id, ctx->spec->precision[0] ? ctx->spec->precision : "its own precision");
     put_weights(ctx, "attention", ctx->attn, find_op(ops, "attn_gemm"), "gemm_dtype", "", out);
     if (mlp) {
         put_weights(ctx, "MLP", ctx->mlp, mlp, "gemm_dtype", ", ", out);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Parts without tables for everything: AMD's have measured GEMM and fused MoE (aiter), those projected from specifications
- * nothing. Attention reads the KV at an achieved bandwidth, collectives are latency + bytes at link bandwidth
- * (hwmodels/ACCURACY.md). */
+/* Parts without tables for everything: AMD's have measured GEMM and fused MoE (aiter), those projected from
+ * specifications nothing. Attention reads the KV at an achieved bandwidth, collectives are latency + bytes at link
+ * bandwidth (hwmodels/ACCURACY.md). */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -34,7 +34,8 @@ static void decode_form(const compose_context *ctx, double share, double efficie
         snprintf(op->row.line, sizeof op->row.line, "form: products with the KV at %.0f %% of the bf16 rate", 100 * efficiency);
     } else {
         snprintf(op->row.line, sizeof op->row.line,
-                 "form: KV bytes at %.0f %% of memory bandwidth (no attention kernel of this part was measured)", 100 * share);
+                 "form: KV bytes at %.0f %% of memory bandwidth (no attention kernel of this part was measured)",
+                 100 * share);
     }
     op->row.borrowed = true;
 }
@@ -111,8 +112,8 @@ static apmw_status add_gemm(const compose_context *ctx, compose_ops *ops, const 
     return APMW_OK;
 }
 
-/* In a mesh every two parts of a node have a link of their own, so a group of n uses n - 1 of a part's links: half of the
- * node's parts share less than half of its bandwidth. Through a switch any group has all of it. */
+/* In a mesh every two parts of a node have a link of their own, so a group of n uses n - 1 of a part's links: half of
+ * the node's parts share less than half of its bandwidth. Through a switch any group has all of it. */
 static apmw_status group_bytes_per_s(const compose_context *ctx, double gpus, double *out, apmw_error *err)
 {
     double mesh = 0, peers = ctx->accelerator->scaleup_domain - 1.0;
@@ -286,7 +287,8 @@ static apmw_status check_facts(const compose_context *ctx, apmw_error *err)
         if (facts[i].needed && isnan(facts[i].value)) {
             return apmw_error_set(err, APMW_E_SCENARIO, "%s is %s, and its specifications do not tell %s "
                                   "(hwmodels/specs/accelerators/%s.json), without which no form prices its steps", a->id,
-                                  a->projected ? "projected from specifications only" : "priced by forms", facts[i].name, a->id);
+                                  a->projected ? "projected from specifications only" : "priced by forms",
+                                  facts[i].name, a->id);
         }
     }
     return APMW_OK;

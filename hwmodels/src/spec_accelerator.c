@@ -70,7 +70,8 @@ static apmw_status read_host(const apmw_json_cur *root, apmw_accelerator_spec *o
     for (size_t i = 0; i < sizeof facts / sizeof facts[0]; i++) {
         *facts[i].value = (double)NAN;
         if (apmw_json_has(root, facts[i].key)) {
-            const apmw_status status = read_fact(root, facts[i].key, facts[i].value, out->estimated, sizeof out->estimated, err);
+            const apmw_status status =
+                read_fact(root, facts[i].key, facts[i].value, out->estimated, sizeof out->estimated, err);
             if (status != APMW_OK)
                 return status;
         }

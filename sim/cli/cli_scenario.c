@@ -175,8 +175,8 @@ apmw_status apmw_cli_accelerator(const apmw_cli *cli, const apmw_catalog *catalo
         status = apmw_catalog_accelerator(catalog, node->accelerator, out, err);
     }
     if (status == APMW_OK) {
-        apmw_cli_log(cli, APMW_LOG_INFO, "%s is %d x %s: this is of one %s", name, node->accelerators, node->accelerator,
-                     node->accelerator);
+        apmw_cli_log(cli, APMW_LOG_INFO, "%s is %d x %s: this is of one %s", name, node->accelerators,
+                     node->accelerator, node->accelerator);
     }
     return status;
 }

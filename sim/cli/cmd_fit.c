@@ -96,7 +96,8 @@ static apmw_status fit_platform(apmw_cli *cli, apmw_catalog *catalog, const apmw
         status = apmw_power_params_for(catalog, a->id, rows, n_rows, &model->power, &fit, err);
     if (status == APMW_OK) {
         snprintf(model->provenance, sizeof model->provenance, "apmw %s, apmw fit platforms, %s%s", apmw_cli_version(),
-                 model->n_tables > 0 ? "evidence hwmodels/evidence/" : "from specifications only, nothing measured on ", a->id);
+                 model->n_tables > 0 ? "evidence hwmodels/evidence/" : "from specifications only, nothing measured on ",
+                 a->id);
         status = apmw_hwmodel_save(model, path, err);
     }
     if (status == APMW_OK) {

@@ -79,7 +79,8 @@ static const struct argp parser = {
     .options = option_list,
     .parser = parse,
     .args_doc = "list | show PLATFORM | watts PLATFORM | check [PLATFORM] | rows PLATFORM --model M",
-    .doc = "Explains platform models. PLATFORM is an accelerator, or a node of them (hgx-h200: h200). list: all of them and their evidence. show: every family of operations with the "
+    .doc = "Explains platform models. PLATFORM is an accelerator, or a node of them (hgx-h200: h200). list: all of them "
+           "and their evidence. show: every family of operations with the "
            "error of its table and of its fitted form on bands left out (chosen = the lower; steps are priced by the tables all the same). watts: board power of kernels run back to back, an "
            "upper reference and not serving power. check: that each file reads and that its tables "
            "still are those of the evidence (exit 1 when not). rows: which measured row prices which operation of a "
@@ -264,7 +265,8 @@ static int check(apmw_cli *cli, apmw_catalog *catalog, const options *o)
 static int rows(apmw_cli *cli, apmw_catalog *catalog, const options *o)
 {
     apmw_error err = {0};
-    apmw_serving_spec spec = {.layout = {o->tp, 1, o->attention_dp, 1, o->ep}, .draft_tokens = o->draft, .forms = o->forms};
+    apmw_serving_spec spec = {
+        .layout = {o->tp, 1, o->attention_dp, 1, o->ep}, .draft_tokens = o->draft, .forms = o->forms};
     static const char *const engines[] = {"sglang", "trtllm", "vllm", "atom"};
     bool known = false;
     for (size_t i = 0; i < sizeof engines / sizeof engines[0]; i++)

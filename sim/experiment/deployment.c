@@ -96,7 +96,8 @@ static apmw_status make_engine(apmw_catalog *catalog, const apmw_scenario *scena
     return status;
 }
 
-static void describe(apmw_deployment *d, const char *source, const apmw_llm_spec *llm, const apmw_accelerator_spec *accelerator)
+static void describe(apmw_deployment *d, const char *source, const apmw_llm_spec *llm,
+                     const apmw_accelerator_spec *accelerator)
 {
     const char *no_power = isnan(accelerator->tdp_w) ? "none: the power of the platform is not published"
                                                      : "none: the platform has no fitted file (apmw fit platforms)";

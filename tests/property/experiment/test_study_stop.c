@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* A study that is told to stop does little more, counted in passes whose cost it asks for, not in seconds: nothing with one
- * thread, and with several what each had begun. */
+/* A study that is told to stop does little more, counted in passes whose cost it asks for, not in seconds: nothing with
+ * one thread, and with several what each had begun. */
 #include <omp.h>
 #include <stdatomic.h>
 #include <stdlib.h>
