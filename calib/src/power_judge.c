@@ -8,7 +8,7 @@
 
 typedef struct judged {
     const apmw_power_row *row;
-    double error[2]; /* measured, simulated step rate; fraction of the measured watts */
+    double error[2]; /* measured, simulated step rate; % of the measured watts */
 } judged;
 
 static void add_line(apmw_table *table, const char *platform, const char *group, const char *half,
@@ -51,8 +51,8 @@ static bool seen_before(const judged *items, size_t i, bool by_group)
 apmw_status apmw_power_judge_table(const apmw_catalog *catalog, const apmw_power_row *rows, size_t n_rows,
                                    apmw_table **out, apmw_error *err)
 {
-    static const char *const names[] = {"platform", "group", "half", "step_rate", "n", "median_abs_error",
-                                        "mean_abs_error", "p90_abs_error", "median_signed_error"};
+    static const char *const names[] = {"platform", "group", "half", "step_rate", "n", "median_abs_percent",
+                                        "mean_abs_percent", "p90_abs_percent", "median_signed_percent"};
     apmw_status status = APMW_OK;
     judged *items = calloc(n_rows + 1, sizeof *items);
     double *scratch = calloc(n_rows + 1, sizeof *scratch);
@@ -71,8 +71,8 @@ apmw_status apmw_power_judge_table(const apmw_catalog *catalog, const apmw_power
                 continue;
             const apmw_power_use *uses[2] = {&rows[j].measured, &rows[j].simulated};
             for (int rate = 0; rate < 2; rate++)
-                items[j].error[rate] = apmw_power_step_w(&params, uses[rate]->duty, uses[rate]->bw_util,
-                                                         uses[rate]->flop_util) / rows[j].watts - 1;
+                items[j].error[rate] = 100 * (apmw_power_step_w(&params, uses[rate]->duty, uses[rate]->bw_util,
+                                                                uses[rate]->flop_util) / rows[j].watts - 1);
         }
     }
     for (int judge = 0; status == APMW_OK && judge < 2; judge++)

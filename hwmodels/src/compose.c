@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "compose_cost.h"
+#include "apmw/text.h"
 
 static void fill_work(composed_cost *c, const compose_context *ctx)
 {
@@ -70,6 +71,7 @@ static void fill_report(apmw_compose_report *report, const compose_context *ctx,
         return;
     }
     *report = (apmw_compose_report){.n_borrowed = 0};
+    apmw_compose_notes(ctx, ops, &report->notes);
     apmw_buf_printf(&report->rows, "# %s on %s, %s %s, tp %d dp %d moe_tp %d moe_ep %d, kv %s, moe %s\n", ctx->llm->id,
                     ctx->spec->platform, ctx->engine, ctx->spec->precision, ctx->layout.tp, ctx->layout.attention_dp,
                     ctx->layout.moe_tp, ctx->layout.moe_ep, ctx->kv, ctx->moe);
@@ -93,6 +95,7 @@ void apmw_compose_report_free(apmw_compose_report *report)
 {
     if (report) {
         apmw_buf_free(&report->rows);
+        apmw_buf_free(&report->notes);
     }
 }
 
@@ -133,6 +136,11 @@ apmw_status apmw_compose(apmw_catalog *catalog, const apmw_serving_spec *spec, c
         return st;
     }
     if ((st = apmw_compose_ops_build(&ctx, &ops, err))) {
+        if (st == APMW_E_SCENARIO && err && apmw_compose_lacks_fp4(&ctx)) {
+            char why[sizeof err->message];
+            apmw_copy(why, sizeof why, err->message);
+            apmw_error_set(err, st, "%s; %s has no FP4 matrix units", why, spec->platform);
+        }
         apmw_compose_context_close(&ctx);
         return st;
     }

@@ -61,7 +61,7 @@ typedef struct compose_context {
     apmw_json *rules;      /* rows.json */
     apmw_json_cur root;
     char engine[16];
-    char family[16];       /* hopper, blackwell, cdna3, cdna4 */
+    char family[16];       /* of the rules: hopper, blackwell, cdna3, ... */
     char kv[12];
     /* dtype of each role */
     char attn[16], bmm[16], mlp[16], shared[16], moe[24], head[16], router[16];
@@ -133,12 +133,18 @@ typedef struct compose_ops {
 double apmw_compose_op_time(const compose_op *op, const double var[QUERY_VARS], bool *outside);
 apmw_status apmw_compose_ops_build(const compose_context *ctx, compose_ops *ops, apmw_error *err);
 apmw_status apmw_compose_ops_attention(const compose_context *ctx, compose_ops *ops, apmw_error *err);
-apmw_status apmw_compose_ops_amd(const compose_context *ctx, compose_ops *ops, apmw_error *err);
+/* Measured rows where there are any, and forms on the part's specifications for all else. */
+apmw_status apmw_compose_ops_forms(const compose_context *ctx, compose_ops *ops, apmw_error *err);
 compose_op *apmw_compose_ops_add(compose_ops *ops, const char *role, double count, arg_kind arg);
 void apmw_compose_ops_free(compose_ops *ops);
 /* A dense product (n, k) of one role and dtype at m = the argument. */
 apmw_status apmw_compose_add_gemm(const compose_context *ctx, compose_ops *ops, const char *role, const char *dtype,
                              double count, arg_kind arg, double n, double k, apmw_error *err);
+
+/* Lines of what a reader of the deployment's times has to know first; each begins with the platform. */
+void apmw_compose_notes(const compose_context *ctx, const compose_ops *ops, apmw_buf *out);
+/* Does the deployment serve an FP4 checkpoint, or hold weights in FP4, on a part without FP4 units? */
+bool apmw_compose_lacks_fp4(const compose_context *ctx);
 
 /* Bytes and flops. */
 typedef struct compose_weights {
@@ -151,6 +157,9 @@ typedef struct compose_weights {
 } compose_weights;
 void apmw_compose_weights_of(const compose_context *ctx, compose_weights *out);
 double apmw_compose_bits(const char *dtype);
+/* What products with weights of this format run in on the part: "fp4", "fp8" or "bf16", the next wider where it has no
+ * such units; *flop_per_s (may be NULL) is the rate. */
+const char *apmw_compose_product(const compose_context *ctx, const char *dtype, double *flop_per_s);
 double apmw_compose_weight_total(const compose_weights *w);
 /* Integral of the terms over contexts past .. past + fresh: prompt attention. */
 double apmw_compose_terms_integral(const apmw_term *terms, int n, double past, double fresh);

@@ -311,9 +311,13 @@ apmw_status apmw_compose_ops_build(const compose_context *ctx, compose_ops *ops,
     for (int k = 0; k < APMW_KV_KINDS; k++) {
         ops->kv_cap[k] = INT64_MAX;
     }
-    apmw_status st;
-    if (!strncmp(ctx->family, "cdna", 4)) {
-        st = apmw_compose_ops_amd(ctx, ops, err);
+    double forms = 0;
+    apmw_status st = apmw_rule_number(ctx, "models", "forms", 0, &forms, err);
+    if (st) {
+        return st;
+    }
+    if (forms > 0 || ctx->accelerator->projected || ctx->spec->forms) {
+        st = apmw_compose_ops_forms(ctx, ops, err);
     } else {
         (void)((st = apmw_compose_ops_attention(ctx, ops, err)) || (st = add_mlp(ctx, ops, err)) ||
                (st = add_moe(ctx, ops, err)) || (st = add_collectives(ctx, ops, err)) ||

@@ -21,6 +21,21 @@ double apmw_compose_bits(const char *dtype)
     return !strncmp(dtype, "w4", 2) || !strncmp(dtype, "mxfp4", 5) ? 4.25 : 16;
 }
 
+const char *apmw_compose_product(const compose_context *ctx, const char *dtype, double *flop_per_s)
+{
+    const apmw_accelerator_spec *a = ctx->accelerator;
+    /* w4a8: activations are 8 bits, so the weights are widened to them; w4a16 and int4_wo likewise to 16. */
+    bool fp4 = !strncmp(dtype, "w4a4", 4) || !strcmp(dtype, "nvfp4") || !strncmp(dtype, "mxfp4", 5);
+    bool fp8 = !strncmp(dtype, "w4a8", 4) || !strncmp(dtype, "fp8", 3);
+    double rate = fp4 && !isnan(a->fp4_flop_per_s) ? a->fp4_flop_per_s
+                  : fp8 && !isnan(a->fp8_flop_per_s) ? a->fp8_flop_per_s
+                                                     : a->bf16_flop_per_s;
+    if (flop_per_s) {
+        *flop_per_s = rate;
+    }
+    return fp4 && !isnan(a->fp4_flop_per_s) ? "fp4" : fp8 && !isnan(a->fp8_flop_per_s) ? "fp8" : "bf16";
+}
+
 /* Attention parameters of one rank, all layers, in bytes. */
 static double attention_bytes(const compose_context *ctx)
 {

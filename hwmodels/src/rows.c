@@ -256,7 +256,7 @@ apmw_status apmw_row_choose(const compose_context *ctx, const char *role, const 
 {
     apmw_json_cur rows, rule, match, side;
     apmw_status st = apmw_json_child(&ctx->root, "rows", &rows, err);
-    int n = st ? 0 : apmw_json_length(&rows);
+    int n = st || ctx->spec->forms ? 0 : apmw_json_length(&rows);
     for (int i = 0; i < n && !st; i++) {
         bool fits = false, usable = true, per_rank = false;
         const char *reason = "", *weights_from = NULL;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "apmw/json.h"
@@ -10,7 +11,8 @@
 static const char *const number_keys[] = {"value", "unit", "grade", "note", "reason", "source", NULL};
 
 /* A fact is an object with value and source; a null value needs a reason and reads as NaN. */
-static apmw_status read_fact(const apmw_json_cur *root, const char *key, double *out, apmw_error *err)
+static apmw_status read_fact(const apmw_json_cur *root, const char *key, double *out, char *estimated, size_t size,
+                             apmw_error *err)
 {
     apmw_json_cur fact;
     apmw_status status = apmw_json_child(root, key, &fact, err);
@@ -25,7 +27,13 @@ static apmw_status read_fact(const apmw_json_cur *root, const char *key, double 
             return apmw_json_error(&fact, err, APMW_E_DATA, "a null value needs a reason");
         return APMW_OK;
     }
-    return apmw_json_get_double(&fact, "value", 0.0, 1e20, out, err);
+    const char *grade = "";
+    status = apmw_json_opt_string(&fact, "grade", &grade, err);
+    if (status == APMW_OK && strcmp(grade, "?") == 0) {
+        const size_t n = strlen(estimated);
+        snprintf(estimated + n, size - n, "%s%s", n > 0 ? ", " : "", key);
+    }
+    return status == APMW_OK ? apmw_json_get_double(&fact, "value", 0.0, 1e20, out, err) : status;
 }
 
 apmw_status apmw_spec_check_schema(const apmw_json_cur *root, const char *want, apmw_error *err)
@@ -62,7 +70,8 @@ static apmw_status read_host(const apmw_json_cur *root, apmw_accelerator_spec *o
     for (size_t i = 0; i < sizeof facts / sizeof facts[0]; i++) {
         *facts[i].value = (double)NAN;
         if (apmw_json_has(root, facts[i].key)) {
-            const apmw_status status = read_fact(root, facts[i].key, facts[i].value, err);
+            const apmw_status status =
+                read_fact(root, facts[i].key, facts[i].value, out->estimated, sizeof out->estimated, err);
             if (status != APMW_OK)
                 return status;
         }
@@ -114,7 +123,7 @@ static apmw_status read_accelerator(const apmw_json_cur *root, apmw_accelerator_
                  {"idle_w", &out->idle_w},
                  {"all_in_w", &out->all_in_w}};
     for (size_t i = 0; i < sizeof facts / sizeof facts[0]; i++) {
-        status = read_fact(root, facts[i].key, facts[i].value, err);
+        status = read_fact(root, facts[i].key, facts[i].value, out->estimated, sizeof out->estimated, err);
         if (status != APMW_OK)
             return status;
     }

@@ -159,6 +159,28 @@ apmw_status apmw_cli_platform(const apmw_catalog *catalog, const char *name, apm
                           name, near == NULL ? "" : near);
 }
 
+apmw_status apmw_cli_accelerator(const apmw_cli *cli, const apmw_catalog *catalog, const char *name,
+                                 const apmw_accelerator_spec **out, apmw_error *err)
+{
+    const apmw_node_spec *node = NULL;
+    apmw_error none = {0};
+    if (apmw_catalog_accelerator(catalog, name, out, &none) == APMW_OK) {
+        return APMW_OK;
+    }
+    apmw_status status = apmw_cli_platform(catalog, name, err);
+    if (status == APMW_OK) {
+        status = apmw_catalog_node(catalog, name, &node, err);
+    }
+    if (status == APMW_OK) {
+        status = apmw_catalog_accelerator(catalog, node->accelerator, out, err);
+    }
+    if (status == APMW_OK) {
+        apmw_cli_log(cli, APMW_LOG_INFO, "%s is %d x %s: this is of one %s", name, node->accelerators,
+                     node->accelerator, node->accelerator);
+    }
+    return status;
+}
+
 apmw_status apmw_cli_load(apmw_cli *cli, const apmw_scenario *scenario, apmw_trace *out, apmw_start **starts,
                           size_t *n_starts, apmw_error *err)
 {
@@ -234,6 +256,48 @@ apmw_status apmw_cli_tiers(apmw_cli *cli, const apmw_scenario *scenario, apmw_ph
     }
     apmw_tier_book_free(&book);
     return status;
+}
+
+/* The next line of *rest without its end, or false; *rest goes past it. */
+static bool next_line(const char **rest, const char **line, int *length)
+{
+    *line = *rest;
+    if (*rest == NULL || **rest == '\0') {
+        return false;
+    }
+    *length = (int)strcspn(*rest, "\n");
+    *rest += *length + ((*rest)[*length] != '\0');
+    return true;
+}
+
+void apmw_cli_notes(const apmw_cli *cli, const apmw_buf *notes)
+{
+    const char *rest = notes->data, *line;
+    int length;
+    while (next_line(&rest, &line, &length)) {
+        apmw_cli_log(cli, APMW_LOG_WARN, "note: %.*s", length, line);
+    }
+}
+
+void apmw_cli_notes_json(apmw_json_writer *w, const apmw_buf *notes)
+{
+    const char *rest = notes->data, *line;
+    int length;
+    apmw_json_begin_array(w, "notes");
+    while (next_line(&rest, &line, &length)) {
+        char *copy = strndup(line, (size_t)length);
+        apmw_json_string(w, NULL, copy);
+        free(copy);
+    }
+    apmw_json_end_array(w);
+}
+
+void apmw_cli_limits(apmw_json_writer *w, const char *key, const apmw_tier *tier)
+{
+    apmw_buf text = {0};
+    apmw_tier_text(tier, &text);
+    apmw_json_string(w, key, text.length > 0 ? text.data : "");
+    apmw_buf_free(&text);
 }
 
 int apmw_cli_parse_scenario(apmw_cli *cli, const struct argp *parser, int argc, char **argv, void *input,

@@ -14,6 +14,9 @@ double apmw_cli_number(struct argp_state *state, const char *option, const char 
 
 /* A known node or accelerator, or APMW_E_USAGE with the nearest of both. */
 apmw_status apmw_cli_platform(const apmw_catalog *catalog, const char *name, apmw_error *err);
+/* The accelerator of that name or of the node of that name, of which a note says so; else as apmw_cli_platform. */
+apmw_status apmw_cli_accelerator(const apmw_cli *cli, const apmw_catalog *catalog, const char *name,
+                                 const apmw_accelerator_spec **out, apmw_error *err);
 /* The scenario's trace: its file, or the generated AgentPerf-like set. */
 apmw_status apmw_cli_trace(apmw_cli *cli, const apmw_scenario *scenario, apmw_trace *out, apmw_error *err);
 /* The same where the scenario may name users that begin inside sessions: then the trace has one trajectory for each, as their
@@ -23,6 +26,13 @@ apmw_status apmw_cli_load(apmw_cli *cli, const apmw_scenario *scenario, apmw_tra
 /* Rules of the scenario's protocol and its tiers: one, or all of the model (at most APMW_MAX_TIERS). */
 apmw_status apmw_cli_tiers(apmw_cli *cli, const apmw_scenario *scenario, apmw_phase_rules *rules, apmw_tier *tiers,
                            size_t *n_tiers, apmw_error *err);
+
+/* Notes of a deployment, a line each, on standard error; and as an array under "notes". */
+void apmw_cli_notes(const apmw_cli *cli, const apmw_buf *notes);
+void apmw_cli_notes_json(apmw_json_writer *w, const apmw_buf *notes);
+
+/* The limits of a tier in words, under `key`. */
+void apmw_cli_limits(apmw_json_writer *w, const char *key, const apmw_tier *tier);
 
 /* Parses a command's options into `input`, whose scenario is `scenario` and whose scenario file, when one was named, ends
  * up in *file. The file is read first and the options go over it, wherever they stand. Returns what apmw_cli_parse returns;

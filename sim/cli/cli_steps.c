@@ -14,7 +14,7 @@ static double error_of(const apmw_measured_step *s)
 static apmw_table *each(const apmw_measured_step *steps, size_t n)
 {
     static const char *const columns[] = {"point",      "kind",        "rank_seqs", "total_seqs",   "rank_kv_tokens", "new_tokens",
-                                          "past_tokens", "samples",    "ms",        "predicted_ms", "error",          "reason"};
+                                          "past_tokens", "samples",    "ms",        "predicted_ms", "error_percent", "reason"};
     apmw_table *table = apmw_table_create(sizeof columns / sizeof columns[0], columns);
     for (size_t i = 0; table != NULL && i < n; i++) {
         const apmw_measured_step *s = &steps[i];
@@ -28,7 +28,7 @@ static apmw_table *each(const apmw_measured_step *steps, size_t n)
         apmw_table_int(table, (long long)s->samples);
         apmw_table_number(table, s->measured_ms, 4);
         apmw_table_number(table, s->predicted_ms, 4);
-        apmw_table_number(table, error_of(s), 3);
+        apmw_table_number(table, 100.0 * error_of(s), 3);
         apmw_table_text(table, s->reason[0] != '\0' ? s->reason : NULL);
     }
     return table;

@@ -99,11 +99,20 @@ static bool show_progress(void *self, size_t done, size_t total)
 
 static void pair_text(char *out, size_t size, const apmw_interval *interval, int digits)
 {
-    if (interval->n_parts == 0) {
+    if (interval->n_parts == 0 || isnan(interval->lo)) {
         snprintf(out, size, "-");
     } else {
         snprintf(out, size, "%.*g..%.*g", digits, interval->lo, digits, interval->hi);
     }
+}
+
+static size_t tier_index(const apmw_study_config *config, int number)
+{
+    size_t k = 0;
+    while (config->tiers[k].number != number) {
+        k++;
+    }
+    return k;
 }
 
 /* A study that was interrupted says of each row what it lacks. */
@@ -130,8 +139,14 @@ static apmw_table *make_table(const apmw_study_row *rows, size_t n)
         char agents[64], per_mw[64];
         pair_text(agents, sizeof agents, &r->agents90, 3);
         pair_text(per_mw, sizeof per_mw, &r->mw90, 3);
-        apmw_table_text(table, r->platform);
-        apmw_table_int(table, r->tier);
+        char platform[sizeof r->platform + sizeof " (projected)"];
+        snprintf(platform, sizeof platform, "%s%s", r->platform, d != NULL && d->projected ? " (projected)" : "");
+        apmw_table_text(table, platform);
+        if (r->tier > 0) {
+            apmw_table_int(table, r->tier);
+        } else {
+            apmw_table_text(table, "slo");
+        }
         apmw_table_text(table, d == NULL ? NULL : d->spec.engine);
         apmw_table_text(table, d == NULL ? NULL : d->name);
         if (d == NULL) {
@@ -163,14 +178,17 @@ static apmw_table *make_table(const apmw_study_row *rows, size_t n)
 }
 
 /* What every figure rests on: once for a platform, then why each tier ends where it does. */
-static void write_notes(const apmw_study_row *rows, size_t n, const char *assumptions, apmw_buf *out)
+static void write_notes(const apmw_study_row *rows, size_t n, const apmw_study_config *config, const char *assumptions,
+                        apmw_buf *out)
 {
     for (size_t i = 0; i < n; i++) {
         const apmw_study_row *r = &rows[i];
         if (!r->best && r->deployment != NULL) {
             continue;
         }
-        apmw_buf_printf(out, "\n%s tier %d: ", r->platform, r->tier);
+        apmw_buf_printf(out, "\n%s ", r->platform);
+        apmw_tier_title(&config->tiers[tier_index(config, r->tier)], out);
+        apmw_buf_puts(out, ": ");
         if (r->deployment == NULL) {
             apmw_buf_printf(out, "%s\n", r->reason);
             continue;
@@ -186,9 +204,12 @@ static void write_notes(const apmw_study_row *rows, size_t n, const char *assump
                         100.0 * t->steps.kv_mean_share, 100.0 * t->steps.prefill_step_share);
         apmw_buf_printf(out, "%s\n", r->deployment->basis);
         if (r->agents90.n_parts > 0) {
-            apmw_buf_puts(out, "90 % interval of agents per MW by source:");
-            for (int k = 0; k < r->mw90.n_parts; k++) {
-                const apmw_interval_part *p = &r->mw90.parts[k];
+            /* Without watts there is nothing per MW: the population's own parts then. */
+            const bool watts = !isnan(r->mw90.lo);
+            const apmw_interval *interval = watts ? &r->mw90 : &r->agents90;
+            apmw_buf_printf(out, "90 %% interval of agents%s by source:", watts ? " per MW" : "");
+            for (int k = 0; k < interval->n_parts; k++) {
+                const apmw_interval_part *p = &interval->parts[k];
                 apmw_buf_printf(out, "%s %s %+.0f/%+.0f %%", k > 0 ? "," : "", p->name, 100.0 * expm1(-p->lower),
                                 100.0 * expm1(p->upper));
             }
@@ -240,10 +261,7 @@ static void write_trial(apmw_json_writer *w, const char *key, const apmw_trial_r
         apmw_json_null(w, key);
         return;
     }
-    size_t k = 0;
-    while (config->tiers[k].number != tier) {
-        k++;
-    }
+    const size_t k = tier_index(config, tier);
     const apmw_verdict *v = &t->verdict[k];
     apmw_json_begin_object(w, key);
     apmw_json_int(w, "agents", t->n_agents);
@@ -290,6 +308,7 @@ static void write_row(apmw_json_writer *w, const apmw_study_row *r, const apmw_s
     apmw_json_string(w, "platform", r->platform);
     apmw_json_string(w, "model", config->scenario->model);
     apmw_json_int(w, "tier", r->tier);
+    apmw_cli_limits(w, "limits", &config->tiers[tier_index(config, r->tier)]);
     apmw_json_string(w, "layout", d == NULL ? NULL : d->name);
     apmw_json_string(w, "engine", d == NULL ? NULL : d->spec.engine);
     apmw_json_string(w, "precision", d == NULL ? NULL : d->spec.precision);
@@ -334,6 +353,7 @@ static void write_row(apmw_json_writer *w, const apmw_study_row *r, const apmw_s
     if (d != NULL) {
         apmw_json_string(w, "basis", d->basis);
         apmw_json_bool(w, "projected", d->projected);
+        apmw_cli_notes_json(w, &d->notes);
         apmw_json_double(w, "provisioned_all_in_w_per_accelerator", provisioned_w(d));
         apmw_json_int(w, "draft_tokens", d->spec.draft_tokens);
         apmw_json_double(w, "acceptance_length", d->acceptance_length);
@@ -370,11 +390,27 @@ static void write_json(apmw_cli *cli, const apmw_study *study, const apmw_study_
     apmw_buf_puts(out, "\n");
 }
 
+/* Of all rows, each once. */
+static void say_notes(const apmw_cli *cli, const apmw_study_row *rows, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        bool said = rows[i].deployment == NULL || rows[i].deployment->notes.length == 0;
+        for (size_t k = 0; k < i && !said; k++) {
+            const apmw_deployment *d = rows[k].deployment;
+            said = d != NULL && d->notes.length > 0 && strcmp(d->notes.data, rows[i].deployment->notes.data) == 0;
+        }
+        if (!said) {
+            apmw_cli_notes(cli, &rows[i].deployment->notes);
+        }
+    }
+}
+
 static int emit(apmw_cli *cli, const apmw_study *study, const apmw_study_config *config, const char *assumptions)
 {
     size_t n;
     const apmw_study_row *rows = apmw_study_rows(study, &n);
     apmw_buf text = {0};
+    say_notes(cli, rows, n);
     if (cli->format == APMW_FORMAT_JSON) {
         write_json(cli, study, config, assumptions, &text);
     } else {
@@ -385,7 +421,7 @@ static int emit(apmw_cli *cli, const apmw_study *study, const apmw_study_config 
         apmw_table_render(table, cli->format, &text);
         apmw_table_free(table);
         if (cli->format == APMW_FORMAT_TABLE) {
-            write_notes(rows, n, assumptions, &text);
+            write_notes(rows, n, config, assumptions, &text);
             write_left_out(apmw_study_refused(study), &text);
             if (apmw_study_searched(study)[0] != '\0') {
                 apmw_buf_printf(&text, "\nlayouts, with the agents that rate matching guessed (%zu tier%s); rows: at each tier the best "

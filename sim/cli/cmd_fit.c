@@ -82,7 +82,9 @@ static apmw_status fit_platform(apmw_cli *cli, apmw_catalog *catalog, const apmw
     apmw_hwmodel *model = NULL;
     apmw_power_fit fit = {0};
     apmw_status status = apmw_hwmodel_from_evidence(evidence, a->id, &model, err);
-    if (status == APMW_OK && model->n_tables == 0) {
+    /* A part known from its specifications alone gets a file for its power, which scales by TDP. */
+    const bool power_only = a->projected && a->tdp_w > 0.0;
+    if (status == APMW_OK && model->n_tables == 0 && !power_only) {
         apmw_hwmodel_free(model);
         return APMW_OK;
     }
@@ -93,8 +95,9 @@ static apmw_status fit_platform(apmw_cli *cli, apmw_catalog *catalog, const apmw
     if (status == APMW_OK)
         status = apmw_power_params_for(catalog, a->id, rows, n_rows, &model->power, &fit, err);
     if (status == APMW_OK) {
-        snprintf(model->provenance, sizeof model->provenance, "apmw %s, apmw fit platforms, evidence hwmodels/evidence/%s",
-                 apmw_cli_version(), a->id);
+        snprintf(model->provenance, sizeof model->provenance, "apmw %s, apmw fit platforms, %s%s", apmw_cli_version(),
+                 model->n_tables > 0 ? "evidence hwmodels/evidence/" : "from specifications only, nothing measured on ",
+                 a->id);
         status = apmw_hwmodel_save(model, path, err);
     }
     if (status == APMW_OK) {

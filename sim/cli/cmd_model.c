@@ -9,14 +9,15 @@
 #include "apmw/compose.h"
 #include "apmw/hwmodel.h"
 #include "apmw/overhead.h"
-#include "cli.h"
+#include "cli_scenario.h"
 
 typedef struct options {
     const char *what, *platform, *model, *engine, *precision, *kv_dtype;
     int tp, attention_dp, ep, draft;
+    bool forms;
 } options;
 
-enum { OPT_MODEL = 256, OPT_ENGINE, OPT_PRECISION, OPT_KV, OPT_TP, OPT_DP, OPT_EP, OPT_DRAFT };
+enum { OPT_MODEL = 256, OPT_ENGINE, OPT_PRECISION, OPT_KV, OPT_TP, OPT_DP, OPT_EP, OPT_DRAFT, OPT_FORMS };
 
 static const struct argp_option option_list[] = {
     {"model", OPT_MODEL, "NAME", 0, "rows: the LLM", 0},
@@ -27,6 +28,7 @@ static const struct argp_option option_list[] = {
     {"attention-dp", OPT_DP, "N", 0, "rows: attention data parallelism (default 1)", 0},
     {"ep", OPT_EP, "N", 0, "rows: expert parallelism (default 1)", 0},
     {"draft-tokens", OPT_DRAFT, "K", 0, "rows: drafted tokens a step (default 0)", 0},
+    {"forms", OPT_FORMS, NULL, 0, "rows: by forms on specifications alone, as where nothing was measured", 0},
     {0},
 };
 
@@ -45,6 +47,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_KV:
         o->kv_dtype = arg;
+        return 0;
+    case OPT_FORMS:
+        o->forms = true;
         return 0;
     case OPT_TP:
     case OPT_DP:
@@ -74,7 +79,8 @@ static const struct argp parser = {
     .options = option_list,
     .parser = parse,
     .args_doc = "list | show PLATFORM | watts PLATFORM | check [PLATFORM] | rows PLATFORM --model M",
-    .doc = "Explains platform models. list: all of them and their evidence. show: every family of operations with the "
+    .doc = "Explains platform models. PLATFORM is an accelerator, or a node of them (hgx-h200: h200). list: all of them "
+           "and their evidence. show: every family of operations with the "
            "error of its table and of its fitted form on bands left out (chosen = the lower; steps are priced by the tables all the same). watts: board power of kernels run back to back, an "
            "upper reference and not serving power. check: that each file reads and that its tables "
            "still are those of the evidence (exit 1 when not). rows: which measured row prices which operation of a "
@@ -170,7 +176,7 @@ static int show(apmw_cli *cli, apmw_catalog *catalog, const options *o)
     }
     const apmw_accelerator_spec *a = NULL;
     apmw_status status = apmw_catalog_accelerator(catalog, o->platform, &a, &err);
-    if (status == APMW_OK && strcmp(a->vendor, "amd") == 0 && m->n_tables > 0)
+    if (status == APMW_OK && (a->projected || (strcmp(a->vendor, "amd") == 0 && m->n_tables > 0)))
         status = form_rows(catalog, o->platform, table, &err);
     if (status != APMW_OK) {
         apmw_table_free(table);
@@ -214,11 +220,6 @@ static int check(apmw_cli *cli, apmw_catalog *catalog, const options *o)
     apmw_table *table = apmw_table_create(3, columns);
     if (table == NULL)
         return apmw_cli_failf(cli, APMW_E_NOMEM, "out of memory");
-    const apmw_accelerator_spec *only = NULL;
-    if (o->platform != NULL && apmw_catalog_accelerator(catalog, o->platform, &only, &err) != APMW_OK) {
-        apmw_table_free(table);
-        return apmw_cli_fail(cli, &err);
-    }
     char engines[1024];
     apmw_overhead_table overheads = {0};
     snprintf(engines, sizeof engines, "%s/hwmodels/engines.h5", cli->data_dir);
@@ -230,7 +231,7 @@ static int check(apmw_cli *cli, apmw_catalog *catalog, const options *o)
     for (size_t i = 0; i < apmw_catalog_count_accelerators(catalog); i++) {
         const apmw_accelerator_spec *a = apmw_catalog_accelerator_at(catalog, i);
         char path[1024], hash[17];
-        if (only != NULL && only != a)
+        if (o->platform != NULL && strcmp(o->platform, a->id) != 0)
             continue;
         snprintf(path, sizeof path, "%s/hwmodels/%s.h5", cli->data_dir, a->id);
         if (access(path, F_OK) != 0)
@@ -264,7 +265,8 @@ static int check(apmw_cli *cli, apmw_catalog *catalog, const options *o)
 static int rows(apmw_cli *cli, apmw_catalog *catalog, const options *o)
 {
     apmw_error err = {0};
-    apmw_serving_spec spec = {.layout = {o->tp, 1, o->attention_dp, 1, o->ep}, .draft_tokens = o->draft};
+    apmw_serving_spec spec = {
+        .layout = {o->tp, 1, o->attention_dp, 1, o->ep}, .draft_tokens = o->draft, .forms = o->forms};
     static const char *const engines[] = {"sglang", "trtllm", "vllm", "atom"};
     bool known = false;
     for (size_t i = 0; i < sizeof engines / sizeof engines[0]; i++)
@@ -284,10 +286,9 @@ static int rows(apmw_cli *cli, apmw_catalog *catalog, const options *o)
     apmw_copy(spec.kv_dtype, sizeof spec.kv_dtype, o->kv_dtype != NULL ? o->kv_dtype : "");
     apmw_step_cost *cost = NULL;
     apmw_compose_report report = {0};
-    const apmw_accelerator_spec *a = NULL;
-    apmw_status status = apmw_catalog_accelerator(catalog, o->platform, &a, &err);
+    apmw_status status = apmw_compose(catalog, &spec, NULL, &cost, &report, &err);
     if (status == APMW_OK)
-        status = apmw_compose(catalog, &spec, NULL, &cost, &report, &err);
+        apmw_cli_notes(cli, &report.notes);
     int code = status == APMW_OK ? apmw_cli_emit(cli, &report.rows) : apmw_cli_fail(cli, &err);
     apmw_compose_report_free(&report);
     apmw_step_cost_free(cost);
@@ -310,6 +311,12 @@ static int run(apmw_cli *cli, int argc, char **argv)
     apmw_catalog *catalog = NULL;
     if (apmw_catalog_open(cli->data_dir, &catalog, &err) != APMW_OK)
         return apmw_cli_fail(cli, &err);
+    const apmw_accelerator_spec *a = NULL;
+    if (o.platform != NULL && apmw_cli_accelerator(cli, catalog, o.platform, &a, &err) != APMW_OK) {
+        apmw_catalog_free(catalog);
+        return apmw_cli_fail(cli, &err);
+    }
+    o.platform = a != NULL ? a->id : NULL;
     if (strcmp(o.what, "list") == 0)
         code = list(cli, catalog);
     else if (strcmp(o.what, "show") == 0)

@@ -185,6 +185,7 @@ static void json_verdicts(apmw_json_writer *w, const apmw_trial_result *r, const
         const apmw_verdict *v = &r->verdict[t];
         apmw_json_begin_object(w, NULL);
         apmw_json_int(w, "tier", tiers[t].number);
+        apmw_cli_limits(w, "limits", &tiers[t]);
         apmw_json_bool(w, "valid", v->valid);
         apmw_json_bool(w, "pass", v->pass);
         apmw_json_int(w, "requests", v->n_measured);
@@ -317,6 +318,8 @@ static void write_json(apmw_cli *cli, const outcome *x, apmw_buf *out)
     apmw_json_int(&w, "accelerators", d->accelerators);
     apmw_json_double(&w, "kv_tokens_per_rank", d->kv_tokens);
     apmw_json_string(&w, "basis", d->basis);
+    apmw_json_bool(&w, "projected", d->projected);
+    apmw_cli_notes_json(&w, &d->notes);
     apmw_json_int(&w, "agents", x->result->n_agents);
     apmw_json_double(&w, "simulated_s", x->result->simulated_s);
     json_latency(&w, &x->result->latency);
@@ -347,8 +350,8 @@ static void write_text(const outcome *x, apmw_buf *out)
 {
     const apmw_deployment *d = x->deployment;
     const apmw_trial_result *r = x->result;
-    apmw_buf_printf(out, "%s %s %s %s %s, %d accelerators, %lld %s: %lld requests measured over %.0f s of %.0f s\n\n",
-                    d->platform, d->spec.model, d->spec.precision, d->spec.engine, d->name, d->accelerators,
+    apmw_buf_printf(out, "%s%s %s %s %s %s, %d accelerators, %lld %s: %lld requests measured over %.0f s of %.0f s\n\n",
+                    d->platform, d->projected ? " (projected)" : "", d->spec.model, d->spec.precision, d->spec.engine, d->name, d->accelerators,
                     (long long)r->n_agents,
                     x->agentx != NULL ? "lanes" : x->o->scenario.workload == APMW_WORKLOAD_AGENTS ? "agents" : "slots",
                     (long long)r->latency.n_requests, r->steps.window_s, r->simulated_s);
@@ -384,9 +387,8 @@ static void write_text(const outcome *x, apmw_buf *out)
     }
     for (size_t t = 0; t < x->n_tiers; t++) {
         const apmw_verdict *v = &r->verdict[t];
-        apmw_buf_printf(out, "tier %d (", x->tiers[t].number);
-        apmw_tier_text(&x->tiers[t], out);
-        apmw_buf_printf(out, "): %s%s%s\n", v->pass ? "met" : v->valid ? "not met" : "no verdict",
+        apmw_tier_title(&x->tiers[t], out);
+        apmw_buf_printf(out, ": %s%s%s\n", v->pass ? "met" : v->valid ? "not met" : "no verdict",
                         v->reasons[0] != '\0' ? ": " : "", v->reasons);
     }
     apmw_buf_printf(out, "%s\n", d->basis);
@@ -540,6 +542,9 @@ static apmw_status work(apmw_cli *cli, options *o, apmw_catalog *catalog, int *c
     }
     if (status == APMW_OK) {
         status = apmw_deployment_of(catalog, &o->scenario, mean_context(&o->scenario, &trace), &deployment, err);
+    }
+    if (status == APMW_OK) {
+        apmw_cli_notes(cli, &deployment.notes);
     }
     apmw_collector *collector = status == APMW_OK ? apmw_collector_create(NULL, o->result != NULL) : NULL;
     if (status == APMW_OK) {

@@ -117,7 +117,7 @@ static const struct argp parser = {
     .doc =
         "Traces of coding agents. FILE is native (JSON lines, HDF5), a Weka or a Mooncake file, or a "
         "directory of "
-        "them; - is standard input (JSON lines). OUT ends in .jsonl, .jsonl.zst or .h5.\n"
+        "them, all with one block size; - is standard input (JSON lines). OUT ends in .jsonl, .jsonl.zst or .h5.\n"
         "info: what a file holds. check: whether it keeps every rule (exit 1 when not). stats: its "
         "statistics, beside "
         "the published ones for traces of the agentperf generator. convert: writes it in the native form. "

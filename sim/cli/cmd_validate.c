@@ -167,8 +167,8 @@ static apmw_table *group_table(const apmw_validation *v, const options *o, apmw_
 static apmw_table *row_table(const apmw_validation *v)
 {
     static const char *const columns[] = {"id", "platform", "model", "engine", "mode", "half", "concurrency", "isl", "osl",
-                                          "ttft_ms", "predicted_ttft_ms", "ttft_error", "tpot_ms", "predicted_tpot_ms", "tpot_error",
-                                          "ttft_within_90", "tpot_within_90", "reason"};
+                                          "ttft_ms", "predicted_ttft_ms", "ttft_error_percent", "tpot_ms", "predicted_tpot_ms",
+                                          "tpot_error_percent", "ttft_within_90", "tpot_within_90", "reason"};
     apmw_table *table = apmw_table_create(sizeof columns / sizeof columns[0], columns);
     for (size_t i = 0; table != NULL && i < v->points->n; i++) {
         const apmw_point *p = &v->points->items[i];
@@ -186,10 +186,10 @@ static apmw_table *row_table(const apmw_validation *v)
         apmw_table_number(table, (double)p->osl, 6);
         apmw_table_number(table, p->ttft_ms, 4);
         apmw_table_number(table, q->supported ? q->ttft_ms : (double)NAN, 4);
-        apmw_table_number(table, apmw_validation_error(v, i, APMW_METRIC_TTFT), 3);
+        apmw_table_number(table, 100.0 * apmw_validation_error(v, i, APMW_METRIC_TTFT), 3);
         apmw_table_number(table, p->tpot_ms, 4);
         apmw_table_number(table, q->supported ? q->tpot_ms : (double)NAN, 4);
-        apmw_table_number(table, apmw_validation_error(v, i, APMW_METRIC_TPOT), 3);
+        apmw_table_number(table, 100.0 * apmw_validation_error(v, i, APMW_METRIC_TPOT), 3);
         apmw_table_number(table, apmw_validation_within90(v, i, APMW_METRIC_TTFT), 1);
         apmw_table_number(table, apmw_validation_within90(v, i, APMW_METRIC_TPOT), 1);
         apmw_table_text(table, q->supported ? NULL : q->reason);

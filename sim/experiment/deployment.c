@@ -96,8 +96,11 @@ static apmw_status make_engine(apmw_catalog *catalog, const apmw_scenario *scena
     return status;
 }
 
-static void describe(apmw_deployment *d, const char *source, const apmw_llm_spec *llm)
+static void describe(apmw_deployment *d, const char *source, const apmw_llm_spec *llm,
+                     const apmw_accelerator_spec *accelerator)
 {
+    const char *no_power = isnan(accelerator->tdp_w) ? "none: the power of the platform is not published"
+                                                     : "none: the platform has no fitted file (apmw fit platforms)";
     char speculation[224] = "no speculation";
     if (d->spec.draft_tokens > 0) {
         snprintf(speculation, sizeof speculation, "%d draft tokens, %.3g tokens a step (%s)", d->spec.draft_tokens,
@@ -107,7 +110,7 @@ static void describe(apmw_deployment *d, const char *source, const apmw_llm_spec
     snprintf(d->basis, sizeof d->basis,
              "time: %.100s, step time within +-%.0f %% (90 %%), %d operations borrowed\npower: %s\n%s %s, %s%s",
              d->overhead.basis, half, d->n_borrowed,
-             d->power.tdp_w > 0.0 ? d->power.basis : "none: the platform has no fitted file", llm->id, d->spec.precision, speculation,
+             d->power.tdp_w > 0.0 ? d->power.basis : no_power, llm->id, d->spec.precision, speculation,
              d->projected ? "; platform projected from specifications" : "");
 }
 
@@ -148,6 +151,7 @@ static apmw_status compile(apmw_catalog *catalog, double frontend_scale, double 
     }
     out->n_borrowed = report.n_borrowed;
     apmw_buf_append(&out->rows, report.rows.data == NULL ? "" : report.rows.data, report.rows.length);
+    apmw_buf_append(&out->notes, report.notes.data == NULL ? "" : report.notes.data, report.notes.length);
     apmw_compose_report_free(&report);
     if (status != APMW_OK) {
         return status;
@@ -247,7 +251,7 @@ apmw_status apmw_deployment_build_role(apmw_catalog *catalog, const apmw_scenari
         apmw_deployment_free(out);
         return apmw_error_wrap(err, "%s %s %s %s", node->accelerator, llm->id, engine, choice->name);
     }
-    describe(out, accepted.source, llm);
+    describe(out, accepted.source, llm, accelerator);
     return APMW_OK;
 }
 
@@ -284,6 +288,7 @@ void apmw_deployment_free(apmw_deployment *deployment)
         apmw_step_cost_free(deployment->cost);
     }
     apmw_buf_free(&deployment->rows);
+    apmw_buf_free(&deployment->notes);
     deployment->cost = NULL;
 }
 

@@ -175,6 +175,9 @@ apmw_status apmw_deployment_build_pools(apmw_catalog *catalog, const apmw_scenar
         snprintf(out->platform, sizeof out->platform, "%s+%s", prefill->spec.platform, out->spec.platform);
     }
     join_basis(out);
+    if (prefill->notes.length > 0 && (out->notes.length == 0 || strcmp(prefill->notes.data, out->notes.data) != 0)) {
+        apmw_buf_append(&out->notes, prefill->notes.data, prefill->notes.length);
+    }
     out->n_borrowed += prefill->n_borrowed;
     out->projected = out->projected || prefill->projected;
     return APMW_OK;

@@ -191,7 +191,7 @@ apmw_status apmw_study_race(study_stage *s, apmw_error *err)
     s->total = 2 * study->n_candidates * s->config->n_tiers;
     apmw_status status = APMW_OK;
     /* The loosest tier first: its trials serve the others. */
-    for (size_t t = 0; t < s->config->n_tiers && status == APMW_OK; t++) {
+    for (size_t t = 0; t < s->config->n_tiers && status == APMW_OK && !apmw_study_stopped(s); t++) {
         for (size_t i = 0; i < study->n_candidates; i++) {
             study_candidate *c = &study->candidates[i];
             c->estimate[t] = apmw_study_estimate(s->config, &c->deployment, &s->config->tiers[t]);

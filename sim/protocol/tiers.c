@@ -390,3 +390,14 @@ void apmw_tier_text(const apmw_tier *tier, apmw_buf *out)
                         c->metric == APMW_SLO_TTFT ? "s" : "tok/s");
     }
 }
+
+void apmw_tier_title(const apmw_tier *tier, apmw_buf *out)
+{
+    if (tier->number > 0) {
+        apmw_buf_printf(out, "tier %d (", tier->number);
+    } else {
+        apmw_buf_puts(out, "own limits (");
+    }
+    apmw_tier_text(tier, out);
+    apmw_buf_puts(out, ")");
+}

@@ -53,9 +53,8 @@ within nofit $abs 30 45 $all $plain metric=ttft_ms
 awk '/rows supported/ { for (i = 1; i <= NF; i++) if ($i == "of") exit !($(i - 1) >= 0.9 * $(i + 1)) }' "$dir/err" ||
     { echo "fewer than 90 % of rows: $(cat "$dir/err")"; bad=1; }
 grep -q 'rows supported' "$dir/err" || { echo "no count of supported rows"; bad=1; }
-power=median_abs_error
-within power $power 0 0.08 platform=b200 group=all half=judge step_rate=measured
-within power $power 0 0.12 platform=h100 group=all half=judge step_rate=measured
-within power $power 0 0.15 platform=b200 group=all half=judge step_rate=simulated
-within power $power 0 0.15 platform=h100 group=all half=judge step_rate=simulated
+within power $abs 0 8 platform=b200 group=all half=judge step_rate=measured
+within power $abs 0 12 platform=h100 group=all half=judge step_rate=measured
+within power $abs 0 15 platform=b200 group=all half=judge step_rate=simulated
+within power $abs 0 15 platform=h100 group=all half=judge step_rate=simulated
 exit $bad

@@ -81,6 +81,20 @@ check cmp "$dir/first.h5" "$dir/r.h5"
 "$apmw" simulate "$dir/ok.json" --tier 4 --format json >"$dir/out" 2>"$dir/err"
 check test $? -eq 1
 check grep -q '"schema": "apmw.simulation/1"' "$dir/out"
+
+# Limits of one's own are no tier of the book: they are said, not numbered, and are the exit code all the same.
+sed 's/"tier": 1/"slo": "p25.speed=30,p95.ttft=10"/' "$dir/ok.json" >"$dir/own.json"
+"$apmw" simulate "$dir/own.json" >"$dir/out" 2>"$dir/err"
+check test $? -eq 0
+check grep -q '^own limits (P25 output speed >= 30 tok/s and P95 TTFT <= 10 s): met' "$dir/out"
+"$apmw" simulate "$dir/own.json" --format json >"$dir/out" 2>"$dir/err"
+check grep -q '"limits": "P25 output speed >= 30 tok/s and P95 TTFT <= 10 s"' "$dir/out"
+own="--platform h200 --model gpt-oss-120b --engine vllm --layout tp8 --trajectories 60 --no-interval --slo p25.speed=100"
+"$apmw" capacity $own >"$dir/out" 2>"$dir/err"
+check grep -Eq '^h200 +slo ' "$dir/out"
+check grep -q '^h200 own limits (P25 output speed >= 100 tok/s): ' "$dir/out"
+"$apmw" capacity $own --format json >"$dir/out" 2>"$dir/err"
+check grep -q '"limits": "P25 output speed >= 100 tok/s"' "$dir/out"
 "$apmw" simulate --platform b200 --model llama-3.1-70b --engine vllm --precision fp8 --agents 4 --duration 60 --format csv >"$dir/out"
 check grep -q '^TTFT,s,' "$dir/out"
 exit "$bad"

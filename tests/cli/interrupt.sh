@@ -29,7 +29,8 @@ interrupt()
 
 interrupt 3 --format json
 check test "$code" -eq 75
-# That it ended before its work was done is what "partial" says below; how soon is a matter of the machine.
+# That it ended before its work was done is what "partial" says below; how much it still did after the signal is counted in
+# passes by tests/property/experiment/test_study_stop.c: seconds are a matter of the machine.
 check grep -q 'interrupted: what was known' "$dir/err"
 check grep -q '"schema": "apmw.capacity/1"' "$dir/out"
 check grep -q '^ "partial": true,' "$dir/out"

@@ -65,7 +65,19 @@ head -c 20000 "$dir/a/mi300x.h5" >"$dir/tree/hwmodels/mi300x.h5"
 gives 1 mi300x.h5 "$apmw" --data "$dir/tree" model check mi300x
 gives 65 mi300x.h5 "$apmw" --data "$dir/tree" model show mi300x
 
-gives 64 'unknown accelerator "mi300" (did you mean "mi300x"?)' "$apmw" model show mi300
+gives 64 'unknown platform "mi300" (did you mean "mi300x"?)' "$apmw" model show mi300
+gives 64 'unknown platform "hgx-h20" (did you mean "hgx-h200"?)' "$apmw" model rows hgx-h20 --model gpt-oss-120b
+# A node stands for its accelerator, and each of the two names gives the same bytes.
+for action in "rows --model gpt-oss-120b --engine vllm" show watts check; do
+    set -- $action
+    name=$1
+    shift
+    gives 0 '' "$apmw" model "$name" h200 "$@"
+    cp "$dir/out" "$dir/accelerator"
+    gives 0 '' "$apmw" model "$name" hgx-h200 "$@"
+    check cmp "$dir/accelerator" "$dir/out"
+done
+gives 0 'hgx-h200 is 8 x h200' "$apmw" --log-level info model watts hgx-h200
 gives 64 'unknown action "shwo" (did you mean "show"?)' "$apmw" model shwo mi300x
 gives 64 'show needs a platform' "$apmw" model show
 gives 64 'unknown fit "platform" (did you mean "platforms"?)' "$apmw" fit platform

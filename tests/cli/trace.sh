@@ -94,6 +94,17 @@ cp "$dir/p1.jsonl" "$dir/all/b.jsonl"
 cp "$dir/s1.jsonl" "$dir/all/a.jsonl"
 echo "not a trace" >"$dir/all/README.md"
 expect 0 ",50," "$apmw" trace info "$dir/all" --format csv
+# One trace has one block size: of two files that differ both are named, each with its own.
+mkdir "$dir/blocks"
+cp "$samples/formats/weka-hand.json" "$dir/blocks/a.json"
+cp "$samples/formats/mooncake-hand.jsonl" "$dir/blocks/b.jsonl"
+size() { "$apmw" trace info "$1" --format csv | tail -1 | cut -d, -f7; }
+a=$(size "$dir/blocks/a.json")
+b=$(size "$dir/blocks/b.jsonl")
+[ "$a" != "$b" ] || fail "the two samples have one block size, $a"
+for action in stats info; do
+    expect 65 "$dir/blocks/b.jsonl: sharing is known by blocks of $b tokens, in $dir/blocks/a.json by $a" "$apmw" trace $action "$dir/blocks"
+done
 if command -v python3 >/dev/null; then
     "$apmw" trace stats "$dir/s1.jsonl" --format json | python3 -m json.tool >"$dir/pretty" || fail "stats is not JSON"
 fi

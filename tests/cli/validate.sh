@@ -45,4 +45,16 @@ gives 0 apmw.validation/1 "$apmw" --data "$tree" validate "$dir/points.csv" --fo
 grep tpot_ms "$dir/out" >"$dir/plain.tpot"
 grep tpot_ms "$dir/fitted" >"$dir/fitted.tpot"
 cmp -s "$dir/plain.tpot" "$dir/fitted.tpot" && { echo "--no-fit predicts the same as the fit"; bad=1; }
+# Errors of tables are in %: as many of the measured value as the row's own two values are apart.
+"$apmw" --data "$tree" validate "$dir/points.csv" --rows --format csv -q >"$dir/rows" 2>&1
+awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) col[$i] = i; next }
+    $1 == "one" {
+        want = 100 * ($(col["predicted_tpot_ms"]) / $(col["tpot_ms"]) - 1)
+        have = $(col["tpot_error_percent"])
+        found = have != "" && have - want < 0.5 && want - have < 0.5
+    }
+    END { exit !found }' "$dir/rows" || { echo "no TPOT error in %: $(cat "$dir/rows")"; bad=1; }
+{ head -1 "$tree/hwmodels/evidence/power/mlenergy_llm_configs.csv"; grep -m 30 B200 "$tree/hwmodels/evidence/power/mlenergy_llm_configs.csv"; } >"$dir/power.csv"
+gives 0 median_abs_percent "$apmw" --data "$tree" validate "$dir/power.csv" -q
+grep -q '_error' "$dir/out" && { echo "errors of power are not in %: $(head -1 "$dir/out")"; bad=1; }
 exit $bad

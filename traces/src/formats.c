@@ -33,9 +33,13 @@ apmw_status apmw_tr_set_block(apmw_trace *trace, int64_t block_tokens, const cha
     if (trace->block_tokens != 0 && trace->block_tokens != block_tokens) {
         return apmw_error_set(
             err, APMW_E_DATA,
-            "%s: sharing is known by blocks of %lld tokens, in the data before it by %lld; one "
-            "trace has one block size",
-            path, (long long)block_tokens, (long long)trace->block_tokens);
+            "%s: sharing is known by blocks of %lld tokens, in %s by %lld; one trace has one block size: "
+            "name files of one size",
+            path, (long long)block_tokens, trace->block_file[0] != '\0' ? trace->block_file : "the data before it",
+            (long long)trace->block_tokens);
+    }
+    if (trace->block_tokens == 0) {
+        apmw_copy(trace->block_file, sizeof trace->block_file, path);
     }
     trace->block_tokens = block_tokens;
     return APMW_OK;

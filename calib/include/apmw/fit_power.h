@@ -63,8 +63,9 @@ apmw_status apmw_fit_power(const apmw_power_row *rows, const size_t *use, size_t
 apmw_status apmw_power_params_for(const apmw_catalog *catalog, const char *platform, const apmw_power_row *rows,
                                   size_t n_rows, apmw_power_params *out, apmw_power_fit *fit, apmw_error *err);
 
-/* Errors by platform and by model, fit half and judge half, with the measured and with the simulated step rate, of the
- * parameters that apmw_power_params_for gives on these rows. One row of the table a group. */
+/* Errors, in % of the measured watts, by platform and by model, fit half and judge half, with the measured and with the
+ * simulated step rate, of the parameters that apmw_power_params_for gives on these rows. One row of the table a
+ * group. */
 apmw_status apmw_power_judge_table(const apmw_catalog *catalog, const apmw_power_row *rows, size_t n_rows,
                                    apmw_table **out, apmw_error *err);
 

@@ -30,6 +30,7 @@ typedef struct apmw_serving_spec {
     apmw_layout layout;
     int draft_tokens;
     bool absorbed_chunks; /* MLA: a prompt batch in which a chunk continues a prompt runs the absorbed form, all of it */
+    bool forms;          /* prices everything by forms on specifications, as of a platform where nothing was measured */
     bool kv_all_windows; /* sizes the KV pool by apmw_llm_kv_bytes_all_windows */
 } apmw_serving_spec;
 
@@ -51,6 +52,7 @@ typedef struct apmw_overhead {
 
 typedef struct apmw_compose_report {
     apmw_buf rows;  /* text: one line an operation: op, table, key, engine, borrowed from, reason */
+    apmw_buf notes; /* what to know first, a line each: formats that the part cannot multiply, parts never measured */
     int n_borrowed;
 } apmw_compose_report;
 

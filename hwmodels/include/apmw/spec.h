@@ -26,6 +26,7 @@ typedef struct apmw_accelerator_spec {
     double idle_w;                 /* loaded and idle; NaN = not measured */
     double all_in_w;               /* provisioned all-in IT watts per accelerator; NaN = none */
     bool projected;                /* from specifications only: no measurement of any kind behind it */
+    char estimated[160];           /* facts above of grade "?", with commas between: not even specified; "" = none */
 } apmw_accelerator_spec;
 
 typedef struct apmw_node_spec {

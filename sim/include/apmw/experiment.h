@@ -147,6 +147,7 @@ struct apmw_deployment {
     char basis[768];             /* what the numbers stand on, one line each */
     char hw_hash[17];
     apmw_buf rows;               /* which table prices which operation; owned */
+    apmw_buf notes;              /* what to know first, a line each (apmw_compose_report); owned */
     int n_borrowed;
 };
 /* One deployment of the scenario's platform with this layout; `context` is the length at which the KV pool is sized and

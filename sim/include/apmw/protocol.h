@@ -69,6 +69,8 @@ apmw_status apmw_tier_parse(const char *text, apmw_tier *out, apmw_error *err);
 int apmw_tier_book_count(const apmw_tier_book *book, const char *model, const char *version);
 /* "P25 output speed >= 20 tok/s and P95 TTFT <= 10 s", appended. */
 void apmw_tier_text(const apmw_tier *tier, apmw_buf *out);
+/* "tier 2 (its text)", or "own limits (its text)" where the tier is none of the book's, appended. */
+void apmw_tier_title(const apmw_tier *tier, apmw_buf *out);
 const char *apmw_slo_metric_name(apmw_slo_metric metric);
 
 typedef enum apmw_phase_state {

@@ -48,6 +48,7 @@ typedef struct apmw_trace {
     apmw_trajectory *items;
     size_t n;
     int64_t block_tokens; /* granularity at which sharing is known (64 Weka, 512 Mooncake), 1 = exact */
+    char block_file[512]; /* what was read first, which set it; "" = made, not read */
     char hash[17];        /* content hash, the same whatever the file format */
     char note[256];
 } apmw_trace;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* AMD parts: measured GEMM and fused MoE (aiter); nothing else of these parts is published. Attention reads the KV at
- * an achieved bandwidth, collectives are latency + bytes at link bandwidth (hwmodels/ACCURACY.md). */
+/* Parts without tables for everything: AMD's have measured GEMM and fused MoE (aiter), those projected from
+ * specifications nothing. Attention reads the KV at an achieved bandwidth, collectives are latency + bytes at link
+ * bandwidth (hwmodels/ACCURACY.md). */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -33,7 +34,8 @@ static void decode_form(const compose_context *ctx, double share, double efficie
         snprintf(op->row.line, sizeof op->row.line, "form: products with the KV at %.0f %% of the bf16 rate", 100 * efficiency);
     } else {
         snprintf(op->row.line, sizeof op->row.line,
-                 "form: KV bytes at %.0f %% of memory bandwidth (no attention kernel of this part is published)", 100 * share);
+                 "form: KV bytes at %.0f %% of memory bandwidth (no attention kernel of this part was measured)",
+                 100 * share);
     }
     op->row.borrowed = true;
 }
@@ -101,10 +103,8 @@ static apmw_status add_gemm(const compose_context *ctx, compose_ops *ops, const 
         return st;
     }
     compose_op *op = &ops->op[ops->n - 1];
-    double bits = apmw_compose_bits(dtype), rate = bits < 8 ? ctx->accelerator->fp4_flop_per_s
-                                              : bits < 9 ? ctx->accelerator->fp8_flop_per_s
-                                                         : ctx->accelerator->bf16_flop_per_s;
-    rate = isnan(rate) ? ctx->accelerator->bf16_flop_per_s : rate; /* weights widened as they are read */
+    double bits = apmw_compose_bits(dtype), rate = 0;
+    apmw_compose_product(ctx, dtype, &rate);
     op->form_fixed_s = 4e-6 + n * k * bits / 8 / (0.7 * ctx->accelerator->hbm_bytes_per_s);
     op->form_per_arg_s = 2 * n * k / (0.45 * rate);
     op->row.borrowed = true;
@@ -112,12 +112,14 @@ static apmw_status add_gemm(const compose_context *ctx, compose_ops *ops, const 
     return APMW_OK;
 }
 
-/* Every two parts of a node have a link of their own, so a group of n uses n - 1 of a part's links: half of the node's parts
- * share less than half of its bandwidth. */
-static double mesh_bytes_per_s(const compose_context *ctx, double gpus)
+/* In a mesh every two parts of a node have a link of their own, so a group of n uses n - 1 of a part's links: half of
+ * the node's parts share less than half of its bandwidth. Through a switch any group has all of it. */
+static apmw_status group_bytes_per_s(const compose_context *ctx, double gpus, double *out, apmw_error *err)
 {
-    double peers = ctx->accelerator->scaleup_domain - 1.0;
-    return ctx->accelerator->scaleup_bytes_per_s * fmin((gpus - 1) / fmax(peers, 1), 1);
+    double mesh = 0, peers = ctx->accelerator->scaleup_domain - 1.0;
+    apmw_status st = apmw_rule_number(ctx, "models", "scaleup_mesh", 0, &mesh, err);
+    *out = ctx->accelerator->scaleup_bytes_per_s * (mesh > 0 ? fmin((gpus - 1) / fmax(peers, 1), 1) : 1);
+    return st;
 }
 
 /* All-reduce: 2 (n - 1) / n of the message over the links, after a start-up time. An exchange of expert ranks on several nodes
@@ -135,9 +137,12 @@ static apmw_status add_collective(const compose_context *ctx, compose_ops *ops, 
         (st = form_op(ops, role, arg, &op, err))) {
         return st;
     }
-    double inside = fmin(gpus, domain);
+    double inside = fmin(gpus, domain), links = 0;
+    if ((st = group_bytes_per_s(ctx, inside, &links, err))) {
+        return st;
+    }
     op->form_fixed_s = count * start;
-    op->form_per_arg_s = count * 2 * (inside - 1) / inside * hidden * 2 / (share * mesh_bytes_per_s(ctx, inside));
+    op->form_per_arg_s = count * 2 * (inside - 1) / inside * hidden * 2 / (share * links);
     op->row.borrowed = true;
     if (gpus > domain) {
         /* Counted a token of all ranks: on the average rank 1 / gpus of them. */
@@ -190,10 +195,8 @@ static apmw_status add_moe(const compose_context *ctx, compose_ops *ops, apmw_er
     }
     /* The rows of 257 experts stay at one value from 1,024 to 8,192 tokens: above the rate of the part's arithmetic
      * they cannot be true. 45 % of the peak is what the large plain products of the same source reach. */
-    double rate = strncmp(ctx->moe, "w4a4", 4) ? ctx->accelerator->fp8_flop_per_s : ctx->accelerator->fp4_flop_per_s;
-    /* A part without such a unit widens the weights as it reads them and computes in bf16. */
-    rate = isnan(rate) ? ctx->accelerator->bf16_flop_per_s : rate;
-    double reached = 0;
+    double rate = 0, reached = 0;
+    apmw_compose_product(ctx, ctx->moe, &rate);
     if ((st = apmw_rule_number(ctx, "models", "moe_flop_share", 0.45, &reached, err))) {
         return st;
     }
@@ -268,7 +271,30 @@ static apmw_status add_indexer(const compose_context *ctx, compose_ops *ops, apm
     return APMW_OK;
 }
 
-apmw_status apmw_compose_ops_amd(const compose_context *ctx, compose_ops *ops, apmw_error *err)
+/* A form needs the numbers that it scales by. */
+static apmw_status check_facts(const compose_context *ctx, apmw_error *err)
+{
+    const apmw_accelerator_spec *a = ctx->accelerator;
+    const struct {
+        const char *name;
+        double value;
+        bool needed;
+    } facts[] = {{"hbm_bytes_per_s", a->hbm_bytes_per_s, true},
+                 {"bf16_flop_per_s", a->bf16_flop_per_s, true},
+                 {"scaleup_bytes_per_s", a->scaleup_bytes_per_s, ctx->gpus > 1},
+                 {"scaleout_bytes_per_s", a->scaleout_bytes_per_s, ctx->gpus > a->scaleup_domain}};
+    for (size_t i = 0; i < sizeof facts / sizeof *facts; i++) {
+        if (facts[i].needed && isnan(facts[i].value)) {
+            return apmw_error_set(err, APMW_E_SCENARIO, "%s is %s, and its specifications do not tell %s "
+                                  "(hwmodels/specs/accelerators/%s.json), without which no form prices its steps", a->id,
+                                  a->projected ? "projected from specifications only" : "priced by forms",
+                                  facts[i].name, a->id);
+        }
+    }
+    return APMW_OK;
+}
+
+apmw_status apmw_compose_ops_forms(const compose_context *ctx, compose_ops *ops, apmw_error *err)
 {
     const apmw_llm_spec *m = ctx->llm;
     double t = ctx->layout.tp, heads = m->heads / t;
@@ -277,8 +303,8 @@ apmw_status apmw_compose_ops_amd(const compose_context *ctx, compose_ops *ops, a
         return apmw_error_set(err, APMW_E_SCENARIO, "%s: no attention block of this architecture for %s", m->id,
                               ctx->spec->platform);
     }
-    apmw_status st = add_attention(ctx, ops, err);
-    if (st) {
+    apmw_status st = check_facts(ctx, err);
+    if (st || (st = add_attention(ctx, ops, err))) {
         return st;
     }
     double full = m->layers - m->linear_layers;
