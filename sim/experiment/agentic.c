@@ -2,10 +2,12 @@
 /* Measured runs of agents (agentic.h): read, simulated, compared. */
 #include "apmw/agentic.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "apmw/json.h"
 #include "apmw/text.h"
@@ -162,11 +164,10 @@ apmw_status apmw_agentic_set_waits(const apmw_agentic *agentic, apmw_trace *reco
 {
     csv_row r = {.err = err};
     apmw_csv *csv = NULL;
-    FILE *there = fopen(agentic->waits_path, "rb");
-    if (there == NULL) {
-        return APMW_OK;
+    struct stat info;
+    if (lstat(agentic->waits_path, &info) != 0 && errno == ENOENT) {
+        return APMW_OK; /* a folder without waits: those of the trace */
     }
-    fclose(there);
     r.status = apmw_csv_load(agentic->waits_path, &csv, err);
     r.csv = csv;
     const size_t n = r.status == APMW_OK ? apmw_csv_rows(csv) : 0;
@@ -177,10 +178,12 @@ apmw_status apmw_agentic_set_waits(const apmw_agentic *agentic, apmw_trace *reco
             break;
         }
         apmw_trajectory *t = find_session(recorded, session);
-        if (t == NULL || !(turn >= 0.0 && turn < t->n_turns) || !(wait_s >= 0.0 && wait_s <= 1e9)) {
-            r.status = apmw_error_set(err, APMW_E_DATA,
-                                      "line %zu: no session \"%s\" with such a turn, or no wait of 0 to 1e9 s",
-                                      r.row + 2, session);
+        if (t == NULL) {
+            r.status = apmw_error_set(err, APMW_E_DATA, "line %zu: the trace has no session \"%s\"", r.row + 2, session);
+        } else if (!(turn >= 0.0 && turn < t->n_turns) || turn > floor(turn)) {
+            r.status = apmw_error_set(err, APMW_E_DATA, "line %zu: session \"%s\" has no turn %g", r.row + 2, session, turn);
+        } else if (!(wait_s >= 0.0 && wait_s <= 1e9)) {
+            r.status = apmw_error_set(err, APMW_E_DATA, "line %zu: a wait of %g s is not 0 to 1e9", r.row + 2, wait_s);
         } else {
             t->turns[(int32_t)turn].delay_ns = apmw_time_from_s(wait_s);
         }

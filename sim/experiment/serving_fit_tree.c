@@ -241,8 +241,8 @@ static apmw_status add_tree(serving_stage *stage, const apmw_points *points, con
          * do not): compilation in the measured run, not serving. */
         const bool amd = strcmp(labels[i].vendor, "amd") == 0, late = p->ttft_ms > options->ttft_limit_ms;
         /* Where prompts queue for long, the time to the first token says little and the whole time of a request, which is
-         * requests in flight over the rate, how fast prompts are served. Not of AMD's split workers: their full queues are off
-         * by factors that nothing explains, and pull the time per token of all others along. */
+         * requests in flight over the rate, how fast prompts are served. Not of AMD: full queues of its split
+         * workers are off by factors that nothing explains, and pull the time per token of all others along. */
         row->queued = late && !amd;
         const double time_ms = row->queued ? apmw_serving_whole_ms(p, p->ttft_ms, p->tpot_ms) : p->ttft_ms;
         row->ln_measured[FIT_TTFT] = p->ttft_ms > 0 && !(amd && (late || !p->median)) ? log(time_ms) : (double)NAN;

@@ -155,7 +155,7 @@ static apmw_status report(const predict_run *run, double *ttft, double *tpot, si
                  out->kv_tokens);
         return APMW_OK;
     }
-    /* The k-th prompt of the burst on its rank waits for k - 1 others; a median sees no burst. */
+    /* The k-th prompt of the burst on its rank pays for itself and for the k - 1 before it; a median sees no burst. */
     if (!run->point->median) {
         double burst = fmin((double)run->point->concurrency, (double)n);
         const apmw_point *p = run->point;

@@ -104,6 +104,10 @@ says "\"vr200 $projected" "$dir/out"
 
 # Power of a projected part scales by TDP, where there is one.
 gives 0 'scaled from b200 by TDP: no measured power' "$apmw" fit platforms --platform vr200 --into "$dir"
+check cmp "$dir/vr200.h5" "$tree/hwmodels/vr200.h5"
+rm -f "$dir/tree/hwmodels/vr200.h5"
+"$apmw" --data "$dir/tree" capacity --platform vr-nvl72 $quick --no-interval --format json -q >"$dir/out" 2>&1
+check grep -q '"agents_per_mw": null' "$dir/out"
 cp "$dir/vr200.h5" "$dir/tree/hwmodels/vr200.h5"
 "$apmw" --data "$dir/tree" capacity --platform vr-nvl72 $quick --no-interval --format json -q >"$dir/out" 2>&1
 check grep -q '"agents_per_mw": [1-9]' "$dir/out"

@@ -303,6 +303,31 @@ static void disaggregated_points(void **state)
     apmw_points_free(&points);
 }
 
+/* What a first burst compiles is in means alone: a prompt of a rank pays for itself and for all before it. */
+static void first_bursts_are_in_means(void **state)
+{
+    (void)state;
+    apmw_points points;
+    apmw_validation with, without;
+    parse("one,gb200,deepseek-v3-r1,trtllm,fp4,disagg,1024,64,64,16,,,,,,2,1,4,4,1,1,8,8,none,0.8,mean,100,10,2025-12-05,known,,,\n"
+          "med,gb200,deepseek-v3-r1,trtllm,fp4,disagg,1024,64,64,16,,,,,,2,1,4,4,1,1,8,8,none,0.8,median,100,10,2025-12-05,known,,,\n",
+          &points);
+    run(&points, true, &with);
+    const double cost_s = points.items[0].burst_prompt_s;
+    assert_true(cost_s > 0);
+    points.items[0].burst_prompt_s = points.items[1].burst_prompt_s = 0;
+    run(&points, true, &without);
+    if (!with.predictions[0].supported || !with.predictions[1].supported)
+        fail_msg("%s", with.predictions[0].reason);
+    const apmw_point *p = &points.items[0];
+    const double ranks = (double)p->workers[0] * fmax(p->layout[0].attention_dp, 1), share = 0.1;
+    near(with.predictions[0].ttft_ms - without.predictions[0].ttft_ms, share * 1e3 * cost_s * (64 / ranks + 1) / 2, 1e-9);
+    assert_true(with.predictions[1].ttft_ms == without.predictions[1].ttft_ms);
+    apmw_validation_free(&with);
+    apmw_validation_free(&without);
+    apmw_points_free(&points);
+}
+
 /* The pool that a server is told to keep to is the one simulated: where it holds one prompt, the next waits until the KV of the
  * one before has been handed over. And a decode worker's limit of tokens a step is none for prompts that come as KV. */
 static void pools_as_stated(void **state)
@@ -337,7 +362,7 @@ int main(void)
         cmocka_unit_test(laid_overhead_is_composed_overhead), cmocka_unit_test(decode_workers_run_no_prompts),
         cmocka_unit_test(groups_by_hand), cmocka_unit_test(reasons_for_rows_that_cannot_be),
         cmocka_unit_test(same_bytes_with_any_number_of_threads), cmocka_unit_test(no_fit_stays_as_near_as_it_was),
-        cmocka_unit_test(disaggregated_points), cmocka_unit_test(pools_as_stated),
+        cmocka_unit_test(disaggregated_points), cmocka_unit_test(first_bursts_are_in_means), cmocka_unit_test(pools_as_stated),
     };
     return cmocka_run_group_tests(tests, open_catalog, close_catalog);
 }
