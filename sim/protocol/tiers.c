@@ -319,8 +319,9 @@ apmw_status apmw_tier_book_tier(const apmw_tier_book *book, const char *model, c
         }
     }
     const apmw_status status =
-        apmw_error_set(err, APMW_E_USAGE, "no tier %d for model \"%s\"; models with tiers: %s; others are asked with limits (slo)", number, model,
-                       known.length > 0 ? known.data : "none");
+        apmw_error_set(err, APMW_E_USAGE,
+                       "no tier %d for model \"%s\"; models with tiers: %s; others are asked with limits (slo)", number,
+                       model, known.length > 0 ? known.data : "none");
     apmw_buf_free(&known);
     return status;
 }
