@@ -73,13 +73,19 @@ def host_rates(name, link, hw):
     return tuple({"value": round(r), "unit": unit, "grade": grade, "note": note, "source": source} for r in rates)
 
 
-def half_of_fp8(hw, acc):
+def bf16_by_fp8(hw, acc):
     """A bf16 rate that nobody published, as on every part of the same maker that has both."""
     both = [name for name in KEEP if hw["accelerators"][name]["vendor"] == acc["vendor"]
             and (hw["accelerators"][name].get("bf16_dense_flop_per_s") or {}).get("value")]
     ratios = [hw["accelerators"][name]["bf16_dense_flop_per_s"]["value"] /
               hw["accelerators"][name]["fp8_dense_flop_per_s"]["value"] for name in both]
-    note = "not published: of the FP8 rate the share that %s have; on Vera Rubin it is less than a quarter" % ", ".join(both)
+    others = {name: hw["accelerators"][name]["bf16_dense_flop_per_s"]["value"] /
+              hw["accelerators"][name]["fp8_dense_flop_per_s"]["value"] for name in KEEP
+              if hw["accelerators"][name]["vendor"] != acc["vendor"] and
+              (hw["accelerators"][name].get("bf16_dense_flop_per_s") or {}).get("value") and
+              (hw["accelerators"][name].get("fp8_dense_flop_per_s") or {}).get("value")}
+    least = min(others, key=others.get)
+    note = "not published: of the FP8 rate the share that %s have; on %s it is %.2f" % (", ".join(both), least, others[least])
     value = float("%.3g" % (sum(ratios) / len(ratios) * acc["fp8_dense_flop_per_s"]["value"]))
     return {"value": value, "note": note, "source": "computed by make_specs.py"}
 
@@ -126,7 +132,7 @@ def main():
             if fact is None:
                 fact = {"value": None, "reason": "not published"}
             if key == "bf16_flop_per_s" and name == "mi455x" and fact.get("value") is None:
-                fact = dict(half_of_fp8(hw, acc), unit="FLOP/s", grade="?")
+                fact = dict(bf16_by_fp8(hw, acc), unit="FLOP/s", grade="?")
             out[key] = number(fact, sources)
         out["host_load_bytes_per_s"], out["host_store_bytes_per_s"] = \
             host_rates(name, acc.get("host_link_bandwidth_per_direction_bytes_per_s"), hw)

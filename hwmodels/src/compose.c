@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include "compose_cost.h"
-#include "apmw/text.h"
 
 static void fill_work(composed_cost *c, const compose_context *ctx)
 {
@@ -136,11 +135,6 @@ apmw_status apmw_compose(apmw_catalog *catalog, const apmw_serving_spec *spec, c
         return st;
     }
     if ((st = apmw_compose_ops_build(&ctx, &ops, err))) {
-        if (st == APMW_E_SCENARIO && err && apmw_compose_lacks_fp4(&ctx)) {
-            char why[sizeof err->message];
-            apmw_copy(why, sizeof why, err->message);
-            apmw_error_set(err, st, "%s; %s has no FP4 matrix units", why, spec->platform);
-        }
         apmw_compose_context_close(&ctx);
         return st;
     }

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 #include "compose_internal.h"
-#include "apmw/text.h"
 
 bool apmw_compose_lacks_fp4(const compose_context *ctx)
 {

@@ -303,7 +303,10 @@ apmw_status apmw_row_choose(const compose_context *ctx, const char *role, const 
             used += (size_t)snprintf(want + used, sizeof want - used, " %s=%g", f->name, f->number);
         }
     }
+    const bool no_units = strstr(dtype, "fp4") && isnan(ctx->accelerator->fp4_flop_per_s);
     return apmw_error_set(err, APMW_E_SCENARIO,
-                          "%s on %s with %s at %s: no measured rows for %s (table %s, dtype %s,%s)", ctx->spec->model,
-                          ctx->spec->platform, ctx->engine, ctx->spec->precision, role, op, dtype, want);
+                          "%s on %s with %s at %s: no measured rows for %s (table %s, dtype %s,%s)%s%s%s", ctx->spec->model,
+                          ctx->spec->platform, ctx->engine, ctx->spec->precision, role, op, dtype, want,
+                          no_units ? "; " : "", no_units ? ctx->spec->platform : "",
+                          no_units ? " has no FP4 matrix units" : "");
 }

@@ -182,9 +182,7 @@ int apmw_cli_agentic(apmw_cli *cli, apmw_catalog *catalog, const char *dir, cons
     if (status == APMW_OK) {
         status = apmw_agentic_set_waits(&a, &trace, &err);
     }
-    FILE *waits = status == APMW_OK ? fopen(a.waits_path, "rb") : NULL;
-    if (waits != NULL) {
-        fclose(waits);
+    if (status == APMW_OK && a.waits_path[0] != '\0') {
         status = apmw_cli_input(cli, a.waits_path, &err);
     }
     bool found = only == NULL;

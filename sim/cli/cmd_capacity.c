@@ -125,13 +125,22 @@ static bool any_partial(const apmw_study_row *rows, size_t n)
     return partial;
 }
 
-static apmw_table *make_table(const apmw_study_row *rows, size_t n)
+/* Readers get "(projected)" behind the platform, programs a column. */
+static apmw_table *make_table(const apmw_study_row *rows, size_t n, bool for_readers)
 {
     static const char *const NAMES[] = {"platform", "tier", "engine", "layout", "draft", "agents", "per accelerator", "per MW",
                                         "W/accelerator", "W all-in", "limited by", "pass", "fail", "agents 90 %",
-                                        "per MW 90 %", "outside domain", "partial"};
+                                        "per MW 90 %", "outside domain", "projected", "partial"};
     const bool partial = any_partial(rows, n);
-    apmw_table *table = apmw_table_create(sizeof NAMES / sizeof NAMES[0] - (partial ? 0 : 1), NAMES);
+    const char *names[sizeof NAMES / sizeof NAMES[0]];
+    size_t n_names = 0;
+    for (size_t i = 0; i < sizeof NAMES / sizeof NAMES[0]; i++) {
+        const bool left_out = (strcmp(NAMES[i], "partial") == 0 && !partial) || (strcmp(NAMES[i], "projected") == 0 && for_readers);
+        if (!left_out) {
+            names[n_names++] = NAMES[i];
+        }
+    }
+    apmw_table *table = apmw_table_create(n_names, names);
     for (size_t i = 0; table != NULL && i < n; i++) {
         const apmw_study_row *r = &rows[i];
         const apmw_deployment *d = r->deployment;
@@ -140,7 +149,7 @@ static apmw_table *make_table(const apmw_study_row *rows, size_t n)
         pair_text(agents, sizeof agents, &r->agents90, 3);
         pair_text(per_mw, sizeof per_mw, &r->mw90, 3);
         char platform[sizeof r->platform + sizeof " (projected)"];
-        snprintf(platform, sizeof platform, "%s%s", r->platform, d != NULL && d->projected ? " (projected)" : "");
+        snprintf(platform, sizeof platform, "%s%s", r->platform, for_readers && d != NULL && d->projected ? " (projected)" : "");
         apmw_table_text(table, platform);
         if (r->tier > 0) {
             apmw_table_int(table, r->tier);
@@ -169,7 +178,11 @@ static apmw_table *make_table(const apmw_study_row *rows, size_t n)
         }
         apmw_table_text(table, agents);
         apmw_table_text(table, per_mw);
-        apmw_table_number(table, d == NULL ? (double)NAN : r->capacity.outside_domain_share, 2);
+        /* Forms have no domain, so nothing of a projected part can lie outside one. */
+        apmw_table_number(table, d == NULL || d->projected ? (double)NAN : r->capacity.outside_domain_share, 2);
+        if (!for_readers) {
+            apmw_table_text(table, d != NULL && d->projected ? "yes" : "no");
+        }
         if (partial) {
             apmw_table_text(table, r->partial[0] != '\0' ? r->partial : "complete");
         }
@@ -414,7 +427,7 @@ static int emit(apmw_cli *cli, const apmw_study *study, const apmw_study_config 
     if (cli->format == APMW_FORMAT_JSON) {
         write_json(cli, study, config, assumptions, &text);
     } else {
-        apmw_table *table = make_table(rows, n);
+        apmw_table *table = make_table(rows, n, cli->format == APMW_FORMAT_TABLE);
         if (table == NULL) {
             return apmw_cli_failf(cli, APMW_E_NOMEM, "out of memory");
         }

@@ -79,11 +79,13 @@ static bool worth(const engine_tiers *e, const rank_tiers *rank, size_t t, int64
     return apmw_kv_load_worth(how, load_ns, 1e9 * saved_s);
 }
 
-static void pin(job *j, size_t t, int64_t n_prompt, bool again)
+/* A tier that this request has pinned before has counted its query. */
+static void pin(job *j, size_t t, int64_t n_prompt, const job *before)
 {
     part *p = &j->parts[t];
     p->job = j;
     p->pinned = true;
+    const bool again = before != NULL && before->parts[t].pinned;
     (again ? apmw_kv_tiers_again : apmw_kv_tiers_begin)(j->rank->stack, t, j->stream, n_prompt, &p->lease);
 }
 
@@ -123,9 +125,9 @@ static void settle(engine_tiers *e, const job *j)
 }
 
 /* What the tiers from `first` on add to a prompt of which there are `matched` tokens, pinned, and what they could have
- * added; NULL = neither. */
+ * added; NULL = neither. `before`: what was decided when it asked last, or NULL. */
 static job *decide(engine_tiers *e, rank_tiers *rank, const apmw_request *request, size_t first, int64_t matched,
-                   bool again)
+                   const job *before)
 {
     job *j = NULL;
     int64_t to = matched;
@@ -150,7 +152,7 @@ static job *decide(engine_tiers *e, rank_tiers *rank, const apmw_request *reques
             continue;
         }
         j->to = to = n;
-        pin(j, t, request->record.n_prompt, again);
+        pin(j, t, request->record.n_prompt, before);
     }
     return j;
 }
@@ -162,7 +164,7 @@ static int64_t available(void *self, apmw_engine *engine, const apmw_request *re
     rank_tiers *rank = &e->ranks[rank_index];
     set_time(e->owner, rank);
     job *old = find_asker(e, request);
-    job *j = decide(e, rank, request, 0, matched, old != NULL);
+    job *j = decide(e, rank, request, 0, matched, old);
     forget(e, old); /* asked again */
     if (j == NULL) {
         return matched;
@@ -356,7 +358,7 @@ static void submitted(void *self, apmw_engine *engine, const apmw_request *reque
     rank_tiers *rank = &e->ranks[request->rank_hint < 0 ? 0 : request->rank_hint];
     set_time(tiers, rank);
     const int64_t near = has(rank, 0, request);
-    job *j = decide(e, rank, request, 1, near, false);
+    job *j = decide(e, rank, request, 1, near, NULL);
     if (j != NULL) {
         j->engine = engine;
         load(j, near, true);

@@ -114,6 +114,8 @@ void apmw_engine_fault(apmw_engine *engine, apmw_status status, const char *what
 int64_t apmw_engine_blocks(const apmw_engine *engine, int64_t tokens); /* rounded up */
 /* Begins (or resumes) the lease, counts hits or recomputed tokens, stamps the admission. */
 void apmw_seq_admit(apmw_engine *engine, apmw_seq *seq, apmw_time now);
+/* Could KV still come from outside for a sequence at the head of its queue? */
+bool apmw_seq_asks(const apmw_engine *engine, const apmw_seq *seq);
 /* Tokens that a fetch brings the KV of the head of a queue to, given its match; 0 = it wants none. The connector is
  * asked when the sequence is first considered and again when its blocks fit: what the pool and the connector have may
  * have changed while it waited. */

@@ -76,7 +76,7 @@ static bool start_fetches(apmw_engine *engine, apmw_rank *rank)
     while (rank->waiting.head) {
         apmw_seq *seq = rank->waiting.head;
         offer o;
-        if (!engine->config.connector)
+        if (!apmw_seq_asks(engine, seq))
             return false;
         const bool fits = make_offer(engine, rank, seq, 0, &o);
         const int64_t to = apmw_seq_wants_fetch(engine, seq, o.matched, fits && rank->running.n < engine->seq_limit);

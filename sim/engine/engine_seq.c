@@ -69,11 +69,17 @@ void apmw_seq_admit(apmw_engine *engine, apmw_seq *seq, apmw_time now)
     begin_lease(engine, seq, 0, now);
 }
 
+bool apmw_seq_asks(const apmw_engine *engine, const apmw_seq *seq)
+{
+    const bool settled = seq->request->remote_prefill && seq->fetch == APMW_FETCH_DECLINED;
+    return engine->config.connector && seq->fetch <= APMW_FETCH_WANTED && !settled;
+}
+
 int64_t apmw_seq_wants_fetch(apmw_engine *engine, apmw_seq *seq, int64_t matched, bool fits)
 {
     const apmw_connector *connector = engine->config.connector;
     const apmw_request *request = seq->request;
-    if (!connector || seq->fetch > APMW_FETCH_WANTED)
+    if (!apmw_seq_asks(engine, seq))
         return 0;
     if (seq->fetch == APMW_FETCH_OPEN || (fits && !request->remote_prefill)) {
         seq->fetch_to = request->remote_prefill

@@ -126,7 +126,11 @@ apmw_status apmw_agentic_load(const char *dir, apmw_agentic *out, apmw_error *er
         return apmw_error_set(err, APMW_E_USAGE, "the name of the folder is too long");
     }
     snprintf(out->users_path, sizeof out->users_path, "%s/users.csv", dir);
+    struct stat info;
     snprintf(out->waits_path, sizeof out->waits_path, "%s/waits.csv", dir);
+    if (lstat(out->waits_path, &info) != 0 && errno == ENOENT) {
+        out->waits_path[0] = '\0'; /* waits are those of the trace */
+    }
     snprintf(path, sizeof path, "%s/scenario.json", dir);
     apmw_status status = apmw_scenario_load(path, &out->scenario, err);
     if (status == APMW_OK) {
@@ -164,9 +168,8 @@ apmw_status apmw_agentic_set_waits(const apmw_agentic *agentic, apmw_trace *reco
 {
     csv_row r = {.err = err};
     apmw_csv *csv = NULL;
-    struct stat info;
-    if (lstat(agentic->waits_path, &info) != 0 && errno == ENOENT) {
-        return APMW_OK; /* a folder without waits: those of the trace */
+    if (agentic->waits_path[0] == '\0') {
+        return APMW_OK;
     }
     r.status = apmw_csv_load(agentic->waits_path, &csv, err);
     r.csv = csv;

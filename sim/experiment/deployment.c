@@ -184,6 +184,13 @@ static apmw_status check_version(const apmw_hwmodel *hw, const char *engine, con
                : apmw_error_set(err, APMW_E_SCENARIO, "no table of %s %s: the measured release is %s", engine, version, other);
 }
 
+bool apmw_engine_runs_on(const char *engine, const char *vendor)
+{
+    return strcmp(engine, "trtllm") == 0 ? strcmp(vendor, "nvidia") == 0
+           : strcmp(engine, "atom") == 0 ? strcmp(vendor, "amd") == 0
+                                         : true;
+}
+
 apmw_status apmw_deployment_build_role(apmw_catalog *catalog, const apmw_scenario *scenario, const char *engine,
                                        apmw_role role, const apmw_layout_choice *choice, double context,
                                        apmw_deployment *out, apmw_error *err)
@@ -202,6 +209,9 @@ apmw_status apmw_deployment_build_role(apmw_catalog *catalog, const apmw_scenari
     }
     if (status == APMW_OK) {
         status = apmw_catalog_platform(catalog, node->accelerator, &hw, err);
+    }
+    if (status == APMW_OK && !apmw_engine_runs_on(engine, accelerator->vendor)) {
+        status = apmw_error_set(err, APMW_E_SCENARIO, "%s does not run on %s parts", engine, accelerator->vendor);
     }
     if (status != APMW_OK) {
         return status;

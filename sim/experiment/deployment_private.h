@@ -38,4 +38,7 @@ apmw_status apmw_link_make(const apmw_link_ends *ends, apmw_kv_link *out, apmw_e
 apmw_status apmw_deployment_make_tiers(apmw_catalog *catalog, const apmw_scenario *scenario, double context,
                                        apmw_deployment *out, apmw_error *err);
 
+/* The vendors' own engines run on their own parts, all others on any. */
+bool apmw_engine_runs_on(const char *engine, const char *vendor);
+
 #endif

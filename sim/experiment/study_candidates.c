@@ -132,9 +132,8 @@ static bool measured_there(const apmw_hwmodel *hw, const apmw_llm_spec *llm, con
 apmw_status apmw_study_add_platform(apmw_study *study, apmw_catalog *catalog, const apmw_study_config *config,
                                     size_t platform, double context, apmw_error *err)
 {
-    /* The vendors' own engines run on their own parts. The last one that serves leads the race. */
+    /* The last one that serves leads the race. */
     static const char *const ENGINES[] = {"vllm", "sglang", "trtllm", "atom"};
-    static const char *const VENDORS[] = {"", "", "nvidia", "amd"};
     const apmw_node_spec *node = NULL;
     const apmw_accelerator_spec *accelerator = NULL;
     const apmw_hwmodel *hw = NULL;
@@ -173,7 +172,7 @@ apmw_status apmw_study_add_platform(apmw_study *study, apmw_catalog *catalog, co
         bool known = false;
         for (size_t e = 0; e < sizeof ENGINES / sizeof ENGINES[0]; e++) {
             const bool stated = strcmp(scenario.engine, ENGINES[e]) == 0;
-            if (stated && VENDORS[e][0] != '\0' && strcmp(VENDORS[e], accelerator->vendor) != 0) {
+            if (stated && !apmw_engine_runs_on(ENGINES[e], accelerator->vendor)) {
                 return apmw_error_set(err, APMW_E_SCENARIO, "%s does not run on %s parts", scenario.engine, accelerator->vendor);
             }
             known = known || stated;
@@ -184,7 +183,7 @@ apmw_status apmw_study_add_platform(apmw_study *study, apmw_catalog *catalog, co
     }
     for (size_t e = 0; e < sizeof ENGINES / sizeof ENGINES[0]; e++) {
         if (scenario.engine[0] != '\0' ? strcmp(scenario.engine, ENGINES[e]) != 0
-                                        : VENDORS[e][0] != '\0' && strcmp(accelerator->vendor, VENDORS[e]) != 0) {
+                                        : !apmw_engine_runs_on(ENGINES[e], accelerator->vendor)) {
             continue;
         }
         if (engines_stated(&scenario) && study->n_candidates > before) {

@@ -20,6 +20,7 @@ gives 64 "fit serving" "$apmw" fit platforms --cross-validate
 gives 64 'unknown engine "foo"' "$apmw" model rows b200 --model deepseek-v3-r1 --engine foo
 gives 64 'unknown engine "foo"' "$apmw" capacity --platform h200 --model gpt-oss-120b --engine foo
 gives 78 "atom does not run on nvidia parts" "$apmw" capacity --platform h200 --model gpt-oss-120b --engine atom
+gives 78 "atom does not run on nvidia parts" "$apmw" simulate --platform h200 --model gpt-oss-120b --engine atom --agents 2 --duration 20
 
 # A tree of its own: what is written must not touch the source tree.
 mkdir -p "$dir/a" "$dir/b" "$dir/tree"

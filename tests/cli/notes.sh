@@ -106,8 +106,8 @@ says "\"vr200 $projected" "$dir/out"
 gives 0 'scaled from b200 by TDP: no measured power' "$apmw" fit platforms --platform vr200 --into "$dir"
 check cmp "$dir/vr200.h5" "$tree/hwmodels/vr200.h5"
 rm -f "$dir/tree/hwmodels/vr200.h5"
-"$apmw" --data "$dir/tree" capacity --platform vr-nvl72 $quick --no-interval --format json -q >"$dir/out" 2>&1
-check grep -q '"agents_per_mw": null' "$dir/out"
+"$apmw" --data "$dir/tree" capacity --platform vr-nvl72 $quick --no-interval --format csv -q >"$dir/out" 2>&1
+check grep -Eq '^vr200,1,sglang,tp8,0,[1-9][0-9]*,[0-9.]+,,.*,,yes$' "$dir/out" # no watts, no domain, projected
 cp "$dir/vr200.h5" "$dir/tree/hwmodels/vr200.h5"
 "$apmw" --data "$dir/tree" capacity --platform vr-nvl72 $quick --no-interval --format json -q >"$dir/out" 2>&1
 check grep -q '"agents_per_mw": [1-9]' "$dir/out"
@@ -141,4 +141,11 @@ for run in "b200 deepseek-v4-pro fp4" "b200 deepseek-v3-r1 fp8" "b200 gpt-oss-12
             exit bad
         }' || bad=1
 done
+
+# Hyper-connections by form: within a third of their tables, whose rows are two.
+for forms in "" --forms; do
+    "$apmw" model rows b200 --model deepseek-v4-pro --precision fp4 -q $forms | awk '$1 == "mhc" { d += $3; p += $4 } END { print d, p }'
+done | awk '{ decode[NR] = $1; prompt[NR] = $2 }
+    function far(a, b) { return !(a > b / 1.5 && a < b * 1.5) }
+    END { exit NR != 2 || far(decode[2], decode[1]) || far(prompt[2], prompt[1]) }' || { echo "hyper-connections: form and tables"; bad=1; }
 exit $bad

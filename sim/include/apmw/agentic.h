@@ -41,7 +41,7 @@ typedef struct apmw_agentic {
     apmw_scenario scenario;
     apmw_sent sent;
     double first_token_timeout_s; /* of the client; 0 = none */
-    char users_path[1024], waits_path[1024];
+    char users_path[1024], waits_path[1024]; /* waits "": there are none */
 } apmw_agentic;
 
 /* The folder's runs and scenario. */
